@@ -1,0 +1,57 @@
+# Pillion. `make` alone lists what there is. All set-up happens by itself, inside .venv.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+BASE := $(VENV)/.ready-base
+TEST := $(VENV)/.ready-test
+PIP := $(RUN) -m pip --disable-pip-version-check -qq
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check lint types format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(BASE)  ## see it work: a small program, its jobs and its worker
+	@$(RUN) examples/stdlib_census/run.py $(ARGS)
+
+test: $(TEST)  ## run the tests (ARGS="-k retry"; PILLION_TEST_ALL=1 forbids skipping)
+	@$(RUN) -m pytest $(ARGS)
+
+check: lint types test  ## everything that must be green: lint, types, test
+
+lint: $(TEST)  ## style, format and the import contracts
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check --quiet . || { echo "make format would change the files above" >&2; exit 1; }
+	@$(VENV)/bin/lint-imports --no-logo
+
+types: $(TEST)  ## mypy --strict and pyright
+	@$(RUN) -m mypy
+	@$(RUN) -m pyright
+
+format: $(TEST)  ## let ruff rewrite what it can
+	@$(RUN) -m ruff format .
+	@$(RUN) -m ruff check --fix .
+
+clean:  ## remove .venv, caches and builds
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(wildcard src tests examples bench) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Two stamps: the demo need not wait for the test tools.
+$(BASE): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or newer, or name one: make PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Pillion needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.13" >&2; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) -V) ..." >&2
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade pip
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(TEST): $(BASE)
+	@echo "setting up the test tools ..." >&2
+	@$(PIP) install --editable '.[all]' --group test
+	@touch $@

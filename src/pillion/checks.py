@@ -1,0 +1,254 @@
+"""Is this server fit to hold jobs, and is anything waiting for nobody? Answers as values, each with its cure.
+
+`server` is asked at every worker's boot and by `pillion doctor`; `insist` makes a refusal a `BootError`. `fleet` is
+asked by `pillion doctor` alone. Checks only read. A question that the server may not answer (an ACL, a managed
+service) becomes a warning, never a reason not to start. A lost connection is no check's business: it passes through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from pillion.config import Config
+from pillion.errors import BootError, Refused
+from pillion.store import ops
+from pillion.store.keys import Keyspace
+from pillion.store.ops import Op
+
+T = TypeVar("T")
+
+FLOORS = {"Redis": (7, 0), "Valkey": (7, 2)}
+FORKS = {"dragonfly_version": "Dragonfly", "kvrocks_version": "Kvrocks", "garnet_version": "Garnet"}
+MOST_SKEW = 2.0
+PROBE = "#!lua flags=allow-oom\nreturn redis.call('TIME')"
+MOST_NAMED = 5
+
+
+class Run(Protocol):
+    """Sends an op to the server and gives its result: `Store.run`."""
+
+    def __call__(self, op: Op[T], /) -> T: ...
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One answer.
+
+    Attributes:
+        name: what was asked, in a word or two.
+        ok: True is fine, None is a warning, False means a worker must not start.
+        detail: what was found, as a clause.
+        cure: what to do about it; empty where nothing has to be done.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+    cure: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.detail}; {self.cure}" if self.cure else self.detail
+
+
+def server(run: Run, config: Config) -> list[Check]:
+    """Check the server itself: version, role, cluster mode, eviction, scripting, clock, client tracking.
+
+    Raises:
+        StoreError: the server cannot be reached, or the connection broke. A refused question is a warning instead.
+    """
+    try:
+        info = run(ops.info("default"))
+    except Refused as error:
+        known = [Check("server", None, f"the server does not tell about itself ({error})", "allow INFO for this user")]
+    else:
+        known = [_version(info), _role(info), _cluster(info, config.redis.prefix), _eviction(info, config.environment)]
+    return [*known, *_scripting_and_clock(run, config), _tracking(run)]
+
+
+def insist(checks: Iterable[Check]) -> list[Check]:
+    """Raise BootError with the first refusal and what cures it; otherwise give back the warnings."""
+    checks = list(checks)
+    for check in checks:
+        if check.ok is False:
+            raise BootError(str(check))
+    return [check for check in checks if check.ok is None]
+
+
+def product(info: Mapping[str, str]) -> tuple[str, str]:
+    """The server's name and version, told from its INFO, e.g. `("Valkey", "9.1.2")`."""
+    for field, name in FORKS.items():
+        if field in info:
+            return name, info[field]
+    if "valkey_version" in info:
+        return "Valkey", info["valkey_version"]
+    return "Redis", info.get("redis_version", "")
+
+
+def _version(info: Mapping[str, str]) -> Check:
+    name, version = product(info)
+    floors = " or ".join(f"{product} {major}.{minor}" for product, (major, minor) in FLOORS.items())
+    found = f"{name} {version}".strip()
+    if name not in FLOORS:
+        cure = f"use {floors} or newer where jobs must not be lost"
+        return Check("version", None, f"the server is {found}, which Pillion is not tested with", cure)
+    parts = re.match(r"(\d+)\.(\d+)", version)
+    if parts is None:
+        return Check(
+            "version", None, f"the server hides its version ({found})", f"make sure that it is {floors} or newer"
+        )
+    if (int(parts[1]), int(parts[2])) < FLOORS[name]:
+        return Check("version", False, f"expected {floors} or newer, got {found}", "upgrade the server")
+    return Check("version", True, found)
+
+
+def _role(info: Mapping[str, str]) -> Check:
+    role = info.get("role", "master")
+    if role == "master":
+        return Check("role", True, "it is a primary")
+    primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
+    cure = f"connect to its primary, {primary}, or name the Sentinels (redis.sentinels and redis.master)"
+    return Check("role", False, f"expected a primary, got a replica of {primary}, which takes no writes", cure)
+
+
+def _cluster(info: Mapping[str, str], prefix: str) -> Check:
+    if info.get("cluster_enabled") != "1":
+        return Check("cluster", True, "cluster mode is off")
+    if re.search(r"\{[^}]+\}", prefix):
+        return Check("cluster", True, f"cluster mode is on, and the prefix {prefix} keeps all keys in one slot")
+    detail = "expected one server that holds every key, got a node of a Redis Cluster, which spreads them over slots"
+    return Check(
+        "cluster", False, detail, 'use a server of its own, or keep to one slot with redis.prefix = "{pillion}"'
+    )
+
+
+def _eviction(info: Mapping[str, str], environment: str) -> Check:
+    policy = info.get("maxmemory_policy")
+    if policy is None:
+        return Check("eviction", None, "the server hides its maxmemory-policy", "make sure that it is noeviction")
+    if policy == "noeviction":
+        return Check("eviction", True, "maxmemory-policy is noeviction")
+    detail = f"expected maxmemory-policy noeviction, got {policy}, which deletes jobs when memory runs out"
+    cure = "run CONFIG SET maxmemory-policy noeviction, and set it in redis.conf or at your provider"
+    return Check("eviction", False if environment == "production" else None, detail, cure)
+
+
+def _scripting_and_clock(run: Run, config: Config) -> list[Check]:
+    before = config.clock.now()
+    try:
+        seconds, micros = run(ops.command("EVAL", PROBE, 0))
+    except Refused as error:
+        cure = "allow EVAL and EVALSHA for this user, or use a server that has them"
+        return [Check("scripting", False, f"the server runs no Lua scripts ({error})", cure)]
+    ours = (before + config.clock.now()) / 2
+    return [Check("scripting", True, "scripts run"), _clock(ours - (int(seconds) + int(micros) / 1_000_000))]
+
+
+def _clock(ahead: float) -> Check:
+    if abs(ahead) <= MOST_SKEW:
+        return Check("clock", True, f"this machine's clock is {abs(ahead):.1f} s off the server's")
+    direction = "ahead of" if ahead > 0 else "behind"
+    detail = (
+        f"this machine's clock is {_span(abs(ahead))} {direction} the server's, so scheduled jobs run at wrong times"
+    )
+    return Check("clock", None, detail, "let both synchronise their clocks (chrony, systemd-timesyncd)")
+
+
+def _tracking(run: Run) -> Check:
+    on_and_off = (("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP"), ("CLIENT", "TRACKING", "OFF"))
+    try:
+        run(ops.pipeline("tracking", on_and_off))
+    except Refused as error:
+        cure = "allow CLIENT TRACKING and CLIENT CACHING for this user"
+        return Check("wake-up", None, f"idle workers will poll about once a second: no client tracking ({error})", cure)
+    return Check("wake-up", True, "client tracking wakes idle workers at once")
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+# --- the fleet: what waits, and for whom ------------------------------------------------------------------------------
+
+
+def fleet(run: Run, config: Config) -> list[Check]:
+    """Check what no process notices by itself: queues that nobody serves or that are paused, and dead owners' claims.
+
+    Raises:
+        StoreError: the server cannot be reached, or refuses to show the data.
+    """
+    keys = Keyspace(config.redis.prefix)
+    waiting, paused = _waiting(run, keys)
+    served, processes = _served(run, keys)
+    return [_processes(processes), _unserved(waiting, served), _paused(waiting, paused), _leases(run, keys)]
+
+
+def _waiting(run: Run, keys: Keyspace) -> tuple[dict[str, int], set[str]]:
+    """How many jobs stand in each queue that is not empty, and which queues are paused."""
+    names, paused = run(ops.pipeline("queues", (("SMEMBERS", keys.queues), ("SMEMBERS", keys.paused))))
+    queues = sorted(ops.text(name) for name in names)
+    lengths = run(ops.pipeline("lengths", [("LLEN", keys.queue(name)) for name in queues])) if queues else []
+    filled = {name: length for name, length in zip(queues, lengths, strict=True) if length}
+    return filled, {ops.text(name) for name in paused}
+
+
+def _served(run: Run, keys: Keyspace) -> tuple[set[str], int]:
+    """The queues that live processes serve, Ruby's among them, and how many processes there are."""
+    identities = sorted(ops.text(name) for name in run(ops.command("SMEMBERS", keys.processes)))
+    rows = run(ops.pipeline("processes", [("HMGET", keys.process(name), "info", "quiet") for name in identities]))
+    live = [(info, quiet) for info, quiet in rows if info is not None]
+    serving = [_queues_of(info) for info, quiet in live if quiet != b"true"]
+    return set().union(*serving), len(live)
+
+
+def _queues_of(info: bytes) -> set[str]:
+    try:
+        row = msgspec.json.decode(info)
+        found = {str(name) for name in row.get("queues") or ()}
+        return found | {str(name) for capsule in (row.get("capsules") or {}).values() for name in capsule["weights"]}
+    except (msgspec.DecodeError, AttributeError, KeyError, TypeError):
+        return set()  # a row that another program wrote; it serves nothing that we can tell
+
+
+def _processes(count: int) -> Check:
+    if count:
+        return Check("processes", True, f"{count} live worker process{'es' if count > 1 else ''}")
+    return Check("processes", None, "no worker process is alive", "start one: pillion worker APP")
+
+
+def _unserved(waiting: Mapping[str, int], served: set[str]) -> Check:
+    lonely = {name: count for name, count in waiting.items() if name not in served}
+    if not lonely:
+        return Check("queues", True, f"every queue that holds jobs is served ({len(waiting)})")
+    flags = " ".join(f"-q {name}" for name in list(lonely)[:MOST_NAMED])
+    return Check("queues", None, f"nobody serves {_counts(lonely)}", f"serve them: pillion worker APP {flags}")
+
+
+def _paused(waiting: Mapping[str, int], paused: set[str]) -> Check:
+    held = {name: count for name, count in waiting.items() if name in paused}
+    if not held:
+        return Check("paused", True, "no queue that holds jobs is paused")
+    return Check("paused", None, f"paused with jobs in them: {_counts(held)}", "unpause them when they may run again")
+
+
+def _leases(run: Run, keys: Keyspace) -> Check:
+    expired, fenced = run(ops.expired(keys))
+    late = [*expired, *fenced]
+    if not late:
+        return Check("leases", True, "no dead worker holds jobs")
+    indexes = [run(ops.index(keys, owner)) for owner in late]
+    claims = sum(len(ops.index_claims(index)) for index in indexes)
+    detail = f"{len(late)} dead worker(s) still hold {claims} job(s): {', '.join(late[:MOST_NAMED])}"
+    return Check(
+        "leases", None, detail, "any running worker returns them within a minute; start one: pillion worker APP"
+    )
+
+
+def _counts(queues: Mapping[str, int]) -> str:
+    shown = [f"{name} ({count} job{'s' if count > 1 else ''})" for name, count in list(queues.items())[:MOST_NAMED]]
+    return ", ".join(shown) + (f" and {len(queues) - MOST_NAMED} more" if len(queues) > MOST_NAMED else "")

@@ -1,0 +1,119 @@
+"""The group of commands, and the one place where errors become sentences and exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from pillion.cli import say
+from pillion.cli.exits import Exit
+from pillion.errors import PillionError
+
+COMMANDS = {
+    "worker": "run jobs until told to stop",
+    "dev": "embedded server, worker and reload in one terminal",
+    "push": "enqueue one job by its name",
+    "config": "show every option, its value and where it came from",
+    "doctor": "check configuration, server, queues and workers",
+}
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Commands(click.Group):
+    """Loads a command's file only when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"pillion.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from difflib import get_close_matches
+
+        close = get_close_matches(args[0], COMMANDS, n=1)
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            cure = f"did you mean `pillion {close[0]}`?" if close else f"known are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command `{args[0]}`; {cure}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings=SETTINGS, no_args_is_help=False, invoke_without_command=True)
+@click.option("-V", "--version", is_flag=True, help="Show the version and exit.")
+@click.pass_context
+def pillion(ctx: click.Context, version: bool) -> None:
+    """Background jobs on Redis and Valkey, wire-compatible with Ruby's Sidekiq.
+
+    \b
+    Start here:  pillion dev app.py       then push from your program, or:
+                 pillion push MyJob 1 2
+    """
+    if version:
+        from pillion.cli.version import show_version
+
+        ctx.exit(show_version())
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line and return its exit code. What a command raises is explained on stderr."""
+    try:
+        code = pillion.main(args=list(words), prog_name="pillion", standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        return _misused(error)
+    except (click.Abort, KeyboardInterrupt):
+        say.note("interrupted")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        _quiet_stdout()
+        return Exit.DONE
+    except PillionError as error:
+        from pillion.cli.trouble import explain
+
+        return explain(error)
+    except Exception:
+        return _bug()
+    return code if isinstance(code, int) else Exit.DONE
+
+
+def _misused(error: click.ClickException) -> int:
+    """A command line that cannot be read: say so in our own form, and point at the help."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context else "pillion"
+    message = error.format_message().rstrip(".")
+    say.error(message[:1].lower() + message[1:], [f"{path} --help"])
+    return Exit.USAGE
+
+
+def _quiet_stdout() -> None:
+    """Whoever read our output has left (`pillion config | head`): do not complain at exit."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _bug() -> int:
+    from pillion.cli.version import installed_version
+    from pillion.mask import mask_secrets
+
+    say.note(mask_secrets(traceback.format_exc()).rstrip())
+    where = f"Pillion {installed_version()}, Python {sys.version.split()[0]}, {sys.platform}"
+    say.error("this is a bug in Pillion, or in a hook that it called", [f"report the lines above, with: {where}"])
+    return Exit.BUG

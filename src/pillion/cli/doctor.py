@@ -1,0 +1,99 @@
+"""`pillion doctor`: every check there is, one line each, with what to do where something is wrong.
+
+It only reads, and it goes on after a failed check as far as it can: without a configuration there is no server to ask,
+without a server there are no queues to look at. Exit 0: nothing is wrong (warnings included, unless --strict).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pillion.checks import Check
+from pillion.cli import say
+from pillion.cli.exits import Exit
+from pillion.cli.settings import ENVIRONMENT, FILE, JSON, use
+from pillion.errors import ConfigError, PillionError, StoreError
+
+if TYPE_CHECKING:
+    from pillion.setup import Setup
+
+MARKS = {True: ("ok", "green"), None: ("warn", "yellow"), False: ("fail", "red")}
+
+
+@click.command("doctor")
+@ENVIRONMENT
+@FILE
+@JSON
+@click.option("--strict", is_flag=True, help="Let warnings fail as well.")
+def command(environment: str | None, file: Path | None, as_json: bool, strict: bool) -> int:
+    """Check configuration, server, queues and workers.
+
+    Exit code 0: nothing is wrong; 1: a check failed; 2: the configuration is wrong; 3: Redis cannot be reached.
+    """
+    setup = use(file=file, environment=environment)
+    answers: list[Check] = []
+    code = Exit.DONE
+    try:
+        for answer in examine(setup):
+            answers.append(answer)
+            if not as_json:
+                click.echo(_line(answer))
+    except PillionError as error:
+        answers.append(_failure(error, setup))
+        code = Exit.USAGE if isinstance(error, ConfigError) else Exit.UNREACHABLE
+        if not as_json:
+            click.echo(_line(answers[-1]))
+    if as_json:
+        click.echo(_json(answers))
+    unhealthy = any(check.ok is False or (strict and check.ok is None) for check in answers)
+    return code or (Exit.UNHEALTHY if unhealthy else Exit.DONE)
+
+
+def examine(setup: Setup) -> Iterator[Check]:
+    """All answers in the order in which they build on each other.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        StoreError: the server cannot be reached.
+    """
+    from pillion import checks
+    from pillion.store.address import describe
+
+    changed = len(setup.resolved.sources)
+    yield Check("config", True, f"the configuration can be read; {changed} option(s) differ from the defaults")
+    settings = setup.redis_settings()
+    answers = checks.server(setup.store.run, setup.config)
+    yield Check("reachable", True, f"Redis at {describe(settings)} answers")
+    yield from answers
+    yield from checks.fleet(setup.store.run, setup.config)
+
+
+def _failure(error: PillionError, setup: Setup) -> Check:
+    from pillion.cli.trouble import diagnose
+    from pillion.config import RedisSettings
+
+    settings = setup.config.redis if isinstance(error, StoreError) else RedisSettings()
+    trouble = diagnose(error, settings)
+    name = "reachable" if isinstance(error, StoreError) else "config"
+    return Check(name, False, trouble.sentence, "; ".join(trouble.cures))
+
+
+def _line(check: Check) -> str:
+    import sys
+
+    word, style = MARKS[check.ok]
+    mark = say.styled(f"{word:<4}", style, colour=say.wants_colour(sys.stdout.isatty()))
+    cure = f"\n                 do: {check.cure}" if check.cure and check.ok is not True else ""
+    return f"{mark} {check.name:<11} {check.detail}{cure}"
+
+
+def _json(answers: list[Check]) -> str:
+    import msgspec
+
+    words = {True: "ok", None: "warning", False: "failed"}
+    rows = [{"name": c.name, "status": words[c.ok], "detail": c.detail, "cure": c.cure} for c in answers]
+    return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()

@@ -1,0 +1,104 @@
+"""`pillion worker APP`: import the app, check the server, say so, and run jobs until told to stop.
+
+The order matters. The kind of process is fixed first, because the app's `configure_server` blocks run while it is
+imported; the configuration is read before that for the list of what to import, and again afterwards, because the app
+may set options. What a kill leaves behind is the engine's story (`pillion.worker`); this file holds nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pillion.cli import say
+from pillion.cli.exits import Exit
+from pillion.cli.settings import use_for_worker, worker_options
+
+if TYPE_CHECKING:
+    from pillion.checks import Check
+    from pillion.setup import Setup
+
+
+@click.command("worker")
+@click.argument("app", nargs=-1, metavar="[APP...]")
+@worker_options
+@click.option("-V", "--version", is_flag=True, help="Show the version and exit.")
+def command(app: tuple[str, ...], version: bool, **options: Any) -> int:
+    """Run jobs until told to stop.
+
+    APP is the module that defines your jobs (shop.tasks) or its path (shop/tasks.py). Without one, `require` in the
+    configuration says what to import.
+
+    \b
+    Signals:  INT, TERM  stop; a second INT stops now
+              TSTP       finish what runs, take nothing new
+              TTIN       write what every thread does to the log
+    """
+    if version:
+        from pillion.cli.version import show_version
+
+        return show_version()
+    return serve(app, options)
+
+
+def serve(app: tuple[str, ...], options: dict[str, Any]) -> int:
+    """Boot a worker and run it to its end; returns the exit code."""
+    from pillion import log, setup
+    from pillion.clock import SystemClock
+
+    started = SystemClock().steady()
+    setup.be_server()
+    chosen = use_for_worker(app, options)
+    log.configure(chosen.config)
+    modules = import_app(chosen, Path.cwd())
+    return _run(chosen, modules, _boot(chosen), started)
+
+
+def import_app(setup: Setup, cwd: Path) -> list[str]:
+    """Import what the command line or the configuration names.
+
+    Raises:
+        ConfigError: nothing is named.
+        AppError: an import failed.
+    """
+    from pillion.cli.loading import load
+    from pillion.errors import ConfigError
+
+    named = setup.config.require
+    if not named:
+        raise ConfigError(
+            "expected the module that defines your jobs, got none; name it: pillion worker app.py, "
+            'or set require = ["app"] in [tool.pillion]'
+        )
+    modules = load(named, cwd)
+    if not len(setup.registry):
+        cure = "define jobs there (class X(pillion.Job) or @pillion.job), or import the module that does"
+        say.warning(f"no jobs are registered after importing {', '.join(modules)}", [cure])
+    return modules
+
+
+def _boot(setup: Setup) -> list[Check]:
+    """Configure the log, check the server and show what is odd about it. Raises BootError where it must not be used."""
+    from pillion import checks, log
+
+    config = setup.config
+    log.configure(config)
+    answers = checks.server(setup.store.run, config)
+    for odd in checks.insist(answers):
+        say.warning(odd.detail, [odd.cure])
+    if config.redis.insecure_skip_verify:
+        say.warning("certificates are not verified (redis.insecure_skip_verify)", ["set redis.ca_file instead"])
+    return answers
+
+
+def _run(setup: Setup, modules: list[str], answers: list[Check], started: float) -> int:
+    from pillion.cli import banner
+    from pillion.worker import Worker
+
+    if setup.config.verbose:
+        say.note(banner.chains(setup))
+    if say.on_terminal() and setup.config.log_format != "json":
+        setup.on("startup")(lambda: say.note(banner.banner(setup, modules, answers, started)))
+    return Worker(setup, setup.config).run() or Exit.DONE

@@ -1,0 +1,238 @@
+"""The guardian: a small process that starts the embedded server, and shuts it down when its last user is gone.
+
+`embedded` runs this file by path (`python -I -S guardian.py FOLDER ADDRESS [SERVER COMMAND...]`), so it imports the
+standard library only and stays at the size of a bare interpreter. It has left the terminal, its session and its parent
+behind. Given a command it starts the server first, as a process of its own session; then it says "ready" (or what went
+wrong) on stdout and sleeps in two system calls: one thread waits for the exclusive lock on `users.lock`, which the
+kernel grants when the last user has let go or died; the other reads a connection that never says anything, and ends
+when the server does. A guardian lives as long as its server, and no longer.
+
+Who holds what, all of it `flock`, so that a kill -9 lets go of everything:
+
+    users.lock      every user, shared, for the life of its process; the guardian asks for it exclusively
+    start.lock      who starts, joins or ends the server, exclusively and briefly
+    guardian.lock   the guardian
+    data/           the server: it inherits the locked folder, so nobody can run a second server on the same data
+
+The guardian may end the server only while it holds both `start.lock` and `users.lock`, and takes them in that order: a
+user who comes at that moment waits a blink and then finds no server, or got in first and keeps it.
+
+Killed, it leaves a server that nobody ends; the next `ensure` puts a new guardian beside it. It never starts a server
+again by itself, and it deletes nothing. Pathlib is more than it should carry.
+"""
+
+# ruff: noqa: PTH118, PTH123
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import socket
+import sys
+import time
+
+if sys.platform != "win32":
+    import fcntl
+
+USERS, START, GUARDIAN, DATA = "users.lock", "start.lock", "guardian.lock", "data"
+SOCKET = "server.sock"
+READY = "ready"
+
+PAUSE = 0.005
+ANSWER_PATIENCE = 1.0
+START_PATIENCE = 20.0
+LOCK_PATIENCE = 10.0
+
+SHUTDOWN = b"SHUTDOWN\r\n"
+FORCED = b"SHUTDOWN NOSAVE FORCE\r\n"
+"""For a server that refused the polite form (a script that never ends). The append-only file is kept all the same."""
+
+
+def main(folder: str, address: str, *command: str) -> None:
+    """Leave the parent behind, start the server if there is a command for it, report, and watch until it is gone."""
+    if os.fork():
+        os._exit(0)
+    os.umask(0o077)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    guardian = Guardian(folder, address)
+    problem = serve(folder, address, list(command)) if command else ""
+    report(problem or READY)
+    if not problem:
+        guardian.watch()
+    os._exit(1 if problem else 0)
+
+
+class Guardian:
+    """The one that watches. Making one waits until the one before has left."""
+
+    def __init__(self, folder: str, address: str) -> None:
+        self.address = address
+        self.connection: socket.socket | None = None
+        self.unused = False
+        self.office = open_lock(folder, GUARDIAN)
+        fcntl.flock(self.office, fcntl.LOCK_EX)
+        write_pid(folder, "guardian.pid", os.getpid())
+        self.users = open_lock(folder, USERS)
+        self.data = open_lock(folder, DATA)
+        # The kernel closes descriptors in ascending order when a process ends: newcomers get in when all else is free.
+        self.start = open_lock(folder, START)
+
+    def watch(self) -> None:
+        """Return when the server is gone, by itself or because nobody uses it any more."""
+        _thread.start_new_thread(self.end_when_unused, ())
+        while not acquire(self.data, shared=True):
+            try:
+                self.listen()
+            except OSError:
+                time.sleep(PAUSE)  # the socket is gone before the process is
+
+    def listen(self) -> None:
+        """Hold one connection until it ends. The server speaks on it only to refuse a shutdown."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(self.address)
+            connection.sendall(b"CLIENT SETNAME pillion-guardian\r\n")
+            connection.recv(256)
+            self.connection = connection
+            if self.unused:
+                connection.sendall(SHUTDOWN)
+            while refusal := connection.recv(4096):
+                log(f"the server does not shut down: {refusal!r}")
+                time.sleep(ANSWER_PATIENCE)
+                connection.sendall(FORCED)
+
+    def end_when_unused(self) -> None:
+        """Wait until nobody uses the server and nobody can start to, then send the shutdown."""
+        try:
+            self.wait_until_unused()
+            log("nobody uses the server any more: shutting it down")
+            self.unused = True
+            if self.connection is not None:
+                self.connection.sendall(SHUTDOWN)
+        except OSError as error:
+            log(f"could not ask the server to shut down: {error}")
+
+    def wait_until_unused(self) -> None:
+        """Return with `start.lock` and `users.lock` held."""
+        while True:
+            fcntl.flock(self.users, fcntl.LOCK_EX)
+            fcntl.flock(self.users, fcntl.LOCK_UN)
+            fcntl.flock(self.start, fcntl.LOCK_EX)
+            if acquire(self.users):
+                return
+            fcntl.flock(self.start, fcntl.LOCK_UN)
+
+
+def serve(folder: str, address: str, command: list[str]) -> str:
+    """Start the server and wait until it answers; returns what went wrong, or nothing."""
+    data = open_lock(folder, DATA)
+    if not acquire(data, patience=LOCK_PATIENCE):
+        return "another server still runs on the same data"
+    pid = os.fork()
+    if not pid:
+        become(command, folder, data)
+    os.close(data)
+    write_pid(folder, "server.pid", pid)
+    log(f"started the server, process {pid}")
+    return wait_for_pong(pid, address)
+
+
+def wait_for_pong(pid: int, address: str) -> str:
+    """Wait as long as the server loads its data; returns what went wrong, or nothing."""
+    patience = Patience(START_PATIENCE)
+    while not (answer := ask(address)).startswith(b"+PONG"):
+        gone, status = os.waitpid(pid, os.WNOHANG)
+        if gone:
+            return f"it ended with exit status {os.waitstatus_to_exitcode(status)}"
+        if answer.startswith(b"-LOADING"):
+            patience = Patience(START_PATIENCE)
+        if not patience.pause():
+            os.kill(pid, signal.SIGKILL)
+            return f"it did not answer within {START_PATIENCE:g} s"
+    return ""
+
+
+def become(command: list[str], folder: str, data: int) -> None:
+    """Turn this fresh child into the server: own session, no terminal, the data folder as its place and its lock."""
+    try:
+        os.setsid()
+        output = os.open(os.path.join(folder, "server.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.fchdir(data)
+        os.set_inheritable(data, True)
+        os.execv(command[0], command)  # noqa: S606 - no shell is the point
+    except OSError as error:
+        log(f"could not run {command[0]}: {error}")
+    finally:
+        os._exit(127)
+
+
+def report(text: str) -> None:
+    """Tell who started us, if it still listens, and let go of its pipe."""
+    try:
+        os.write(1, text.encode())
+    except OSError:
+        log(f"nobody listened to: {text}")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def ask(address: str, patience: float = ANSWER_PATIENCE) -> bytes:
+    """What the server at that Unix socket says to a PING; nothing if it says nothing within `patience` seconds."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as conversation:
+        conversation.settimeout(patience)
+        try:
+            conversation.connect(address)
+            conversation.sendall(b"PING\r\n")
+            return conversation.recv(256)
+        except OSError:
+            return b""
+
+
+def open_lock(folder: str, name: str) -> int:
+    """A descriptor of its own for one lock; it does not survive an exec."""
+    path = os.path.join(folder, name)
+    return os.open(path, os.O_RDONLY if name == DATA else os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def acquire(lock: int, *, shared: bool = False, patience: float = 0.0) -> bool:
+    """Lock, trying for `patience` seconds; False if others hold it all that time."""
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    waiting = Patience(patience)
+    while True:
+        try:
+            fcntl.flock(lock, mode | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if not waiting.pause():
+                return False
+
+
+class Patience:
+    """So many seconds from now on, spent in short pauses."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+
+    def pause(self) -> bool:
+        """Wait a little and return True, or return False at once if the time is up."""
+        if time.monotonic() >= self.deadline:
+            return False
+        time.sleep(PAUSE)
+        return True
+
+
+def write_pid(folder: str, name: str, pid: int) -> None:
+    """Leave a process id for people. Nothing here decides by it: ids are used again, locks are not."""
+    with open(os.path.join(folder, name), "w") as file:
+        file.write(f"{pid}\n")
+
+
+def log(text: str) -> None:
+    """One line on stderr, which is `guardian.log` (or `server.log` before the server has taken over)."""
+    os.write(2, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {os.getpid()} {text}\n".encode(errors="backslashreplace"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,180 @@
+"""Every error Pillion raises, in one tree.
+
+    PillionError
+    ├── UsageError                     the program or its configuration is wrong; nothing was sent
+    │   ├── ConfigError (ValueError)       an option's value, a file, an environment variable
+    │   ├── DefinitionError                two job definitions under one name, a class that cannot run
+    │   ├── ArgumentsError (TypeError)     arguments that do not fit `perform`
+    │   ├── PayloadError (ValueError)      a job that must not be pushed: not JSON, no queue, ...
+    │   └── MiddlewareError                a middleware that broke the one-`yield` contract
+    ├── StoreError                     the conversation with Redis failed
+    │   ├── Unavailable                    no connection could be made: nothing was sent
+    │   ├── PoolTimeout                    every pooled connection stayed busy: nothing was sent
+    │   ├── Refused                        the server answered no: nothing was executed
+    │   │   └── QueueFull                      ... because its memory is full
+    │   ├── Ambiguous                      sent, but the reply was lost: it may or may not have happened
+    │   ├── PartlyEnqueued                 a bulk push that was refused or cut off half-way
+    │   ├── MaybeEnqueued                  a push that ended ambiguously, sorted by jid
+    │   └── NotReplicated                  pushed, but no replica confirmed it in time
+    ├── BadPayload                     a stored job that can never run (raw bytes go to the dead set)
+    ├── UnknownJob                     no job is registered under the payload's class name
+    └── BootError                      the worker refuses to start; the sentence says what to do
+
+    Shutdown (BaseException)           raised inside a running job when the worker has to leave
+
+Each class owns one cause. Messages follow one form: what was expected, what was found and where, and what to do.
+They are shown to people and end up in logs, so none of them ever holds a password or a job's arguments beyond the
+one value that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class PillionError(Exception):
+    """Root of everything Pillion raises, except `Shutdown`."""
+
+
+class UsageError(PillionError):
+    """The calling program or its configuration is wrong. Nothing was sent to Redis."""
+
+
+class ConfigError(UsageError, ValueError):
+    """An option has an impossible value. The message names the value, its source and the cure."""
+
+
+class DefinitionError(UsageError):
+    """A job definition contradicts another one, or cannot do what was asked of it."""
+
+
+class ArgumentsError(UsageError, TypeError):
+    """The arguments of a push do not fit the signature of `perform`."""
+
+
+class PayloadError(UsageError, ValueError):
+    """A job that must not be pushed: a field is missing or malformed, or an argument is not plain JSON."""
+
+
+class MiddlewareError(UsageError):
+    """A middleware broke the contract of exactly one `yield`, or could not be built."""
+
+
+class StoreError(PillionError):
+    """The conversation with Redis failed. The subclasses say what that means for what was sent."""
+
+
+class Unavailable(StoreError):
+    """No connection could be made. Nothing was sent, so trying again is safe."""
+
+
+class PoolTimeout(StoreError):
+    """No pooled connection became free in time. Nothing was sent, so trying again is safe."""
+
+
+class Refused(StoreError):
+    """The server refused a command and did not execute it (READONLY, LOADING, NOPERM, WRONGTYPE, ...).
+
+    `accepted` tells, for each command of the pipeline in order, whether the server took it.
+    """
+
+    def __init__(self, message: str, accepted: Sequence[bool] = ()) -> None:
+        super().__init__(message)
+        self.accepted = tuple(accepted)
+
+
+class QueueFull(Refused):
+    """The server is out of memory (`maxmemory` reached with `noeviction`) and takes no new jobs."""
+
+
+class Ambiguous(StoreError):
+    """Bytes were sent and the reply was lost: the commands may or may not have been executed.
+
+    `replies` holds the answers that did arrive, in order; the rest are unknown.
+    """
+
+    def __init__(self, message: str, replies: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.replies = tuple(replies)
+
+
+class PartlyEnqueued(StoreError):
+    """A bulk push that was refused or cut off half-way; nothing about it is uncertain.
+
+    Attributes:
+        confirmed: jids that are enqueued.
+        unsent: jids that are not.
+    """
+
+    def __init__(self, cause: str, *, confirmed: Sequence[str], unsent: Sequence[str]) -> None:
+        self.confirmed = tuple(confirmed)
+        self.unsent = tuple(unsent)
+        super().__init__(f"{len(self.confirmed)} jobs are enqueued, {len(self.unsent)} are not (.unsent): {cause}")
+
+
+class MaybeEnqueued(StoreError):
+    """A push whose reply was lost: some jobs may be enqueued. Nothing is sent again by itself.
+
+    Attributes:
+        confirmed: jids the server acknowledged.
+        unknown: jids that were sent without an answer; each may be enqueued.
+        unsent: jids that never left this process.
+
+    Push the unknown ones again only if the job may run twice, or push with `once=True` from the start: such a push
+    is idempotent by jid and is retried by Pillion itself.
+    """
+
+    def __init__(
+        self, *, confirmed: Sequence[str] = (), unknown: Sequence[str] = (), unsent: Sequence[str] = ()
+    ) -> None:
+        self.confirmed = tuple(confirmed)
+        self.unknown = tuple(unknown)
+        self.unsent = tuple(unsent)
+        super().__init__(
+            f"the server's reply was lost: {len(self.confirmed)} confirmed, {len(self.unknown)} unknown, "
+            f"{len(self.unsent)} unsent; see .confirmed, .unknown and .unsent, or push with once=True, "
+            "which is safe to repeat"
+        )
+
+
+class NotReplicated(StoreError):
+    """The primary took the jobs, but fewer replicas than asked for confirmed them in time.
+
+    The jobs exist on the primary and will run unless it fails over first.
+
+    Attributes:
+        jids: the jobs concerned.
+        replicas: how many replicas confirmed.
+    """
+
+    def __init__(self, jids: Sequence[str], replicas: int, wanted: int) -> None:
+        self.jids = tuple(jids)
+        self.replicas = replicas
+        super().__init__(
+            f"{len(self.jids)} job(s) are on the primary, but {replicas} of {wanted} replica(s) confirmed them in time; "
+            "they will run unless the primary fails over first"
+        )
+
+
+class BadPayload(PillionError):
+    """A stored job that can never run. `reason` is one short clause; the raw bytes go to the dead set untouched."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class UnknownJob(PillionError):
+    """No job is registered under the payload's class name in this process."""
+
+
+class BootError(PillionError):
+    """The worker refuses to start. The message says what is wrong and how to cure it."""
+
+
+class Shutdown(BaseException):  # noqa: N818 - a signal to user code, not an error
+    """Raised inside a running job when the worker must leave before the job is done.
+
+    The job is already back in its queue when this is raised, so it is never a failure: let it pass, use `finally` to
+    clean up. A `BaseException`, so that `except Exception` does not swallow it.
+    """

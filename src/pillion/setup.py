@@ -1,0 +1,199 @@
+"""What an application sets up: chains, handlers, subscribers and options, in one mutable object.
+
+Before anything runs, `configure(...)`, `configure_client` and `configure_server` blocks write into a `Setup`; its `config`
+is then resolved once from every source and does not change any more. A process has one default `Setup`, which job classes
+push through; a program that talks to several Redis servers makes more of them and gives each its own `Client`.
+
+The kind of process is decided once. `pillion worker` calls `be_server()` before it imports the app, so `configure_server`
+blocks run as they are met; in any other process `configure_client` blocks run before the first push.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from pillion import embedded
+from pillion.config import Config, RedisSettings
+from pillion.context import Carrier
+from pillion.errors import ConfigError
+from pillion.events import Event, Events
+from pillion.middleware import Chain
+from pillion.registry import Registry
+from pillion.registry import default as default_registry
+from pillion.resolve import Resolved, resolve
+from pillion.store.connection import AsyncStore, Store
+
+Block: TypeAlias = Callable[["Setup"], object]
+Lifecycle: TypeAlias = Literal["startup", "quiet", "shutdown", "exit", "heartbeat", "beat"]
+F = TypeVar("F", bound=Callable[..., object])
+
+LIFECYCLE: tuple[str, ...] = ("startup", "quiet", "shutdown", "exit", "heartbeat", "beat")
+
+
+class Setup:
+    """Everything an application decides before its first push or its first job.
+
+    Attributes:
+        client_middleware: runs around every push, and again when a scheduled or failed job is moved to its queue.
+        server_middleware: runs around `perform`, in worker processes.
+        error_handlers: called with (exception, context, config) for every failure, after it was stored.
+        death_handlers: called with (job, exception) when a job will not run again by itself.
+        events: subscribe to facts such as `JobSettled`.
+        registry: the job definitions that this setup's worker runs.
+    """
+
+    def __init__(self, redis: Any = None, *, registry: Registry | None = None, **options: Any) -> None:
+        self.client_middleware = Chain("client")
+        self.server_middleware = Chain("server")
+        self.error_handlers: list[Callable[[BaseException, Mapping[str, Any], Config], object]] = []
+        self.death_handlers: list[Callable[[dict[str, Any], BaseException], object]] = []
+        self.events = Events()
+        self.registry = registry or default_registry
+        self.carrier = Carrier()
+        self._lifecycle: dict[str, list[Callable[[], object]]] = {name: [] for name in LIFECYCLE}
+        self._options: dict[str, Any] = {}
+        self._flags: dict[str, Any] = {}
+        self._file: Path | None = None
+        self._blocks: list[Block] = []
+        self._resolved: Resolved | None = None
+        self._store: Store | None = None
+        self._astore: AsyncStore | None = None
+        self.configure(redis, **options)
+
+    def configure(self, redis: Any = None, **options: Any) -> Setup:
+        """Set options from code: `configure(redis=client)`, `configure("redis://...", concurrency=10)`.
+
+        `redis` is a URL, a mapping of `RedisSettings` options, or an existing redis-py client or pool, whose class and
+        arguments are taken, never its connections. Raises ConfigError at once for an option that nobody knows.
+        """
+        if redis is not None:
+            options["redis"] = redis
+        before, self._options = self._options, self._options | options
+        try:
+            self._resolve()
+        except ConfigError:
+            self._options = before
+            raise
+        self._forget()
+        return self
+
+    def carry(self, *variables: ContextVar[Any]) -> None:
+        """Carry the values of these context variables from the push to the run. They must be plain JSON."""
+        self.carrier.add(*variables)
+
+    def on(self, event: Lifecycle) -> Callable[[F], F]:
+        """Register a function for a moment in a worker process's life: `@setup.on("startup")`."""
+        if event not in LIFECYCLE:
+            raise ConfigError(f"expected one of {', '.join(LIFECYCLE)}, got {event!r}")
+
+        def register(fn: F) -> F:
+            self._lifecycle[event].append(fn)
+            return fn
+
+        return register
+
+    def lifecycle(self, event: Lifecycle) -> list[Callable[[], object]]:
+        """The functions registered for `event`, in order; `shutdown` and `exit` in reverse."""
+        functions = list(self._lifecycle[event])
+        return functions[::-1] if event in ("shutdown", "exit") else functions
+
+    def add_block(self, block: Block) -> None:
+        """Run `block` with this setup before the configuration is next used."""
+        self._blocks.append(block)
+
+    def use_flags(self, flags: Mapping[str, Any], file: Path | None = None) -> None:
+        """Take the command line's flags and its configuration file; they are checked when `config` is read."""
+        self._flags, self._file = dict(flags), file
+        self._forget()
+
+    @property
+    def config(self) -> Config:
+        """The configuration, resolved once. Raises ConfigError for what no source may say."""
+        return self.resolved.config
+
+    @property
+    def resolved(self) -> Resolved:
+        """The configuration and where each value came from."""
+        self._run_blocks()
+        if self._resolved is None:
+            self._resolved = self._resolve()
+        return self._resolved
+
+    @property
+    def store(self) -> Store:
+        """The store that threads run ops on; it opens connections as they are needed."""
+        if self._store is None:
+            self._store = Store(self.config.redis, self.redis_settings)
+        return self._store
+
+    @property
+    def astore(self) -> AsyncStore:
+        """The store for asyncio callers."""
+        if self._astore is None:
+            self._astore = AsyncStore(self.config.redis, self.redis_settings)
+        return self._astore
+
+    def redis_settings(self) -> RedisSettings:
+        """Where Redis is. Where no source names an address, the embedded server is started or joined."""
+        settings = self.config.redis
+        if settings.url or settings.client is not None or settings.sentinels:
+            return settings
+        return msgspec.structs.replace(settings, url=embedded.ensure(environment=self.config.environment))
+
+    def _resolve(self) -> Resolved:
+        return resolve(flags=self._flags, code=self._options, env=os.environ, cwd=Path.cwd(), file=self._file)
+
+    def _run_blocks(self) -> None:
+        while self._blocks:
+            self._blocks.pop(0)(self)
+
+    def _forget(self) -> None:
+        self._resolved = self._store = self._astore = None
+
+
+default = Setup()
+_is_server = False
+
+
+def be_server() -> None:
+    """Make this a worker process: `configure_server` blocks run as they are met, `configure_client` ones never."""
+    global _is_server
+    _is_server = True
+
+
+def is_server() -> bool:
+    """Whether this is a worker process."""
+    return _is_server
+
+
+def configure(redis: Any = None, **options: Any) -> Setup:
+    """Set options of the default setup, e.g. `pillion.configure(redis="redis://localhost:6379")`."""
+    return default.configure(redis, **options)
+
+
+def configure_server(block: F) -> F:
+    """Run a block with the default `Setup` in worker processes only: `@pillion.configure_server`."""
+    if _is_server:
+        block(default)
+    return block
+
+
+def configure_client(block: F) -> F:
+    """Run a block with the default `Setup` before the first push of any process that is not a worker."""
+    if not _is_server:
+        default.add_block(block)
+    return block
+
+
+E = TypeVar("E", bound=Event)
+
+
+def subscribe(kind: type[E], fn: Callable[[E], object]) -> Callable[[], None]:
+    """Hear facts on the default setup, e.g. `pillion.subscribe(JobSettled, print)`. Returns the way to stop."""
+    return default.events.subscribe(kind, fn)

@@ -1,0 +1,136 @@
+"""One exchange with Redis without its I/O: which bytes go out, when the replies are complete, and what they mean.
+
+`connection.py` drives it over blocking sockets and asyncio streams alike. Error replies are values here, so a pipeline's
+other answers are never lost to an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import hiredis
+
+from pillion.errors import QueueFull, Refused
+from pillion.store.ops import Command, Op
+
+T = TypeVar("T")
+
+# Refusals that pass: the server executed nothing, and a new connection may reach one that does.
+TRANSIENT = ("READONLY", "NOREPLICAS", "LOADING", "UNBLOCKED", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN")
+
+_MORE = object()
+_NONE_YET = object()
+_UNKNOWN_SCRIPT = object()
+
+
+class Exchange(Generic[T]):
+    """The life of one op on the wire.
+
+    Drive it so: while `outgoing()` has bytes, send them, and `feed()` it what arrives for as long as `waiting()`.
+    Then `again()` says whether to reconnect and start over with what was refused; `result()` ends it.
+    """
+
+    __slots__ = ("_changed", "_op", "_reader", "_repeated", "_replies", "_unsent", "_waiting")
+
+    def __init__(self, op: Op[T], reader: hiredis.Reader | None = None, changed: set[bytes] | None = None) -> None:
+        self._op = op
+        self._reader = reader or new_reader()
+        self._changed = changed
+        self._replies: list[Any] = [_NONE_YET] * len(op.commands)
+        self._unsent = list(range(len(op.commands)))
+        self._waiting: list[int] = []
+        self._repeated = False
+
+    def outgoing(self) -> bytes:
+        """The bytes to send now; empty when nothing is left to ask."""
+        if not self._unsent:
+            return b""
+        self._waiting, self._unsent = self._unsent, []
+        return b"".join([hiredis.pack_command(self._words(i)) for i in self._waiting])
+
+    def waiting(self) -> bool:
+        """Whether replies are still to come."""
+        return bool(self._waiting)
+
+    def feed(self, data: bytes) -> None:
+        """Take in what the server sent."""
+        self._reader.feed(data)
+        while self._waiting:
+            reply = self._reader.gets()
+            if reply is _MORE:
+                return
+            if isinstance(reply, hiredis.PushNotification):
+                note(reply, self._changed)
+            else:
+                self._take(self._waiting.pop(0), reply)
+
+    def again(self) -> bool:
+        """Whether refused commands should go out once more over a new connection; `outgoing()` has them then."""
+        if self._repeated:
+            return False
+        refused = {i for i, reply in enumerate(self._replies) if is_error(reply) and _code(reply) in TRANSIENT}
+        if not refused:
+            return False
+        # A WAIT answers for the connection it is sent on, so it goes along with what is sent again.
+        self._unsent = [i for i, words in enumerate(self._op.commands) if i in refused or words[0] == "WAIT"]
+        self._reader, self._repeated = new_reader(), True
+        return True
+
+    def result(self) -> T:
+        """The op's result. Raises Refused for the first error among the replies."""
+        for reply in self._replies:
+            if is_error(reply):
+                raise refusal(self._op.name, str(reply), [not is_error(other) for other in self._replies])
+        return self._op.parse(self._replies)
+
+    def answered(self) -> tuple[Any, ...]:
+        """The replies that came before the connection broke, in order."""
+        return tuple(reply for reply in self._replies if reply is not _NONE_YET)
+
+    def _words(self, i: int) -> Command:
+        words, script = self._op.commands[i], self._op.script
+        return ("EVAL", script.text, *words[2:]) if script and self._replies[i] is _UNKNOWN_SCRIPT else words
+
+    def _take(self, i: int, reply: Any) -> None:
+        unknown = self._op.script is not None and is_error(reply) and _code(reply) == "NOSCRIPT"
+        if unknown:
+            self._unsent.append(i)
+        self._replies[i] = _UNKNOWN_SCRIPT if unknown else reply
+
+
+def new_reader() -> hiredis.Reader:
+    return hiredis.Reader(notEnoughData=_MORE)
+
+
+def news(reader: hiredis.Reader, changed: set[bytes]) -> None:
+    """Take the pushed messages that stand in a reader between two exchanges."""
+    while (message := reader.gets()) is not _MORE:
+        note(message, changed)
+
+
+def note(message: Any, changed: set[bytes] | None) -> None:
+    """Keep the keys of an invalidation; a flush of the whole server is the empty key."""
+    if changed is not None and isinstance(message, list) and message and message[0] == b"invalidate":
+        changed.update(message[1] if message[1] is not None else (b"",))
+
+
+def is_error(reply: Any) -> bool:
+    return isinstance(reply, hiredis.ReplyError)
+
+
+def refusal(name: str, reply: str, accepted: Sequence[bool] = ()) -> Refused:
+    """The exception for an error reply."""
+    if reply.startswith("OOM") or " OOM " in reply:
+        return QueueFull(
+            f"the server's memory is full and it takes no new jobs ({name}): {reply}; "
+            "raise maxmemory, let workers drain the queues, or remove what is not needed",
+            accepted,
+        )
+    return Refused(f"the server refused {name}: {reply}", accepted)
+
+
+def _code(reply: Any) -> str:
+    """The error's code; a script's error carries the inner command's code at its front or after `ERR `."""
+    words = str(reply).split(None, 2)
+    return words[0].lstrip("-") if words else ""

@@ -1,0 +1,124 @@
+"""The data model: every Redis key Pillion reads or writes, with its type, its writer and how long it lives.
+
+This file is the only one that spells a key. `Keyspace("")` is Sidekiq's own layout; another prefix moves everything,
+e.g. `Keyspace("{s0}")` for one shard of a Redis Cluster.
+
+Sidekiq's keys (layout and meaning are Sidekiq 8.1's):
+
+| key                          | type   | holds                                        | lives                      |
+|------------------------------|--------|----------------------------------------------|----------------------------|
+| `queues`                     | set    | names of queues ever pushed to               | for ever                   |
+| `queue:<q>`                  | list   | payloads; pushed left, taken right           | while it holds a job       |
+| `schedule`                   | zset   | payload by time due                          | while it holds a job       |
+| `retry`                      | zset   | failed payload by time of the next attempt   | while it holds a job       |
+| `dead`                       | zset   | payload by time of death                     | capped by age and count    |
+| `paused`                     | set    | names of paused queues                       | while one is paused        |
+| `processes`                  | set    | identities of live processes                 | pruned                     |
+| `<identity>`                 | hash   | process row: info, busy, beat, quiet, ...    | 60 s, renewed by each beat |
+| `<identity>:work`            | hash   | thread -> job it runs                        | 60 s                       |
+| `<identity>-signals`         | list   | TERM, TSTP, TTIN sent by a dashboard         | 60 s                       |
+| `process_cleanup`            | string | at most one pruning of `processes` a minute  | 60 s                       |
+| `stat:processed`, `:failed`  | string | counters, in all                             | for ever                   |
+| `stat:processed:<day>`, ...  | string | counters of one UTC day                      | 5 years                    |
+| `j|<date>|<h:mm>`, `j|..|h:m`| hash   | metrics of one minute, of ten minutes        | 8 hours, 3 days            |
+| `h|<class>-<d>-<h:m>`        | string | histogram of one minute, 26 counters of u16  | 8 hours                    |
+
+Pillion's keys:
+
+| key                          | type   | holds                                        | lives                      |
+|------------------------------|--------|----------------------------------------------|----------------------------|
+| `pillion:lease`              | zset   | owner -> expiry, ms of the server's clock    | one entry per live owner   |
+| `pillion:fenced`             | zset   | owner -> time it was fenced, ms              | entries trimmed at 7 days  |
+| `pillion:salvage`            | zset   | fenced owner whose claims are still to be returned | until they are |
+| `pillion:inf:<owner>`        | hash   | index: slot n -> queue, and `g`, `c`, `s:<n>`| until its owner has left   |
+| `pillion:inf:<owner>:<n>`    | list   | slot: one payload that the owner holds       | until settled or salvaged  |
+| `pillion:once:<jid>`         | string | this jid was pushed with `once=True`         | 600 s                      |
+| `pillion:rescued:<jid>`      | string | how often a crash took this job along        | 72 h                       |
+| `pillion:suspects`           | zset   | jid -> expiry of its suspicion, s            | entries trimmed at 72 h    |
+
+In an index, `g` is the generation, `c` the owner's concurrency and `s:<n>` marks a suspect that was started alone. Work
+never stands under a key that expires.
+"""
+
+from __future__ import annotations
+
+ONCE_TTL = 600
+RESCUED_TTL = 72 * 3600
+FENCED_TTL = 7 * 24 * 3600
+PROCESS_TTL = 60
+CLEANUP_TTL = 60
+STAT_TTL = 5 * 365 * 24 * 3600
+MINUTE_TTL = 8 * 3600
+TEN_MINUTES_TTL = 3 * 24 * 3600
+
+
+class Keyspace:
+    """Key names under one prefix. Every script touches keys of one keyspace only."""
+
+    __slots__ = (
+        "dead",
+        "fenced",
+        "lease",
+        "paused",
+        "prefix",
+        "process_cleanup",
+        "processes",
+        "queues",
+        "retry",
+        "salvage",
+        "schedule",
+        "suspects",
+    )
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self.queues = prefix + "queues"
+        self.schedule = prefix + "schedule"
+        self.retry = prefix + "retry"
+        self.dead = prefix + "dead"
+        self.paused = prefix + "paused"
+        self.processes = prefix + "processes"
+        self.process_cleanup = prefix + "process_cleanup"
+        self.lease = prefix + "pillion:lease"
+        self.fenced = prefix + "pillion:fenced"
+        self.salvage = prefix + "pillion:salvage"
+        self.suspects = prefix + "pillion:suspects"
+
+    def queue(self, name: str) -> str:
+        return f"{self.prefix}queue:{name}"
+
+    def process(self, identity: str) -> str:
+        return self.prefix + identity
+
+    def work(self, identity: str) -> str:
+        return f"{self.prefix}{identity}:work"
+
+    def workers(self, identity: str) -> str:
+        """Where Sidekiq up to 6.4.1 reads what `work` holds."""
+        return f"{self.prefix}{identity}:workers"
+
+    def signals(self, identity: str) -> str:
+        return f"{self.prefix}{identity}-signals"
+
+    def stat(self, counter: str, day: str | None = None) -> str:
+        """`counter` is `processed` or `failed`; `day` is `YYYY-MM-DD` in UTC."""
+        return f"{self.prefix}stat:{counter}" if day is None else f"{self.prefix}stat:{counter}:{day}"
+
+    def minute(self, date: str, hour_minute: str) -> str:
+        """Metrics of a minute (`H:MM`) or, with the last digit cut, of ten; `date` is `YYMMDD` in UTC."""
+        return f"{self.prefix}j|{date}|{hour_minute}"
+
+    def histogram(self, name: str, day: int, hour: int, minute: int) -> str:
+        return f"{self.prefix}h|{name}-{day}-{hour}:{minute}"
+
+    def index(self, owner: str) -> str:
+        return f"{self.prefix}pillion:inf:{owner}"
+
+    def slot(self, owner: str, n: int) -> str:
+        return f"{self.prefix}pillion:inf:{owner}:{n}"
+
+    def once(self, jid: str) -> str:
+        return f"{self.prefix}pillion:once:{jid}"
+
+    def rescued(self, jid: str) -> str:
+        return f"{self.prefix}pillion:rescued:{jid}"

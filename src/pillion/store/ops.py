@@ -1,0 +1,445 @@
+"""Every question Pillion asks Redis, as a value: an `Op` says what to send and how to read the answer.
+
+Ops are built by floors 3 and up and executed by `connection.py`, in either colour. They do no I/O, read no clock and keep
+no state. `safe` says whether an op may be sent twice when its reply was lost: true for reads and for scripts that act
+only on what is still there, never for a plain push.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from pillion.store.keys import FENCED_TTL, ONCE_TTL, RESCUED_TTL, Keyspace
+from pillion.store.scripts import Script, script
+from pillion.types import Dead, Discard, Done, Requeue, Retry, Settlement, Snooze
+
+T = TypeVar("T")
+Word: TypeAlias = str | bytes | int | float
+Command: TypeAlias = tuple[Word, ...]
+
+MAX_BATCH = 200
+MAX_CLAIM_BYTES = 1_000_000
+
+
+class Op(msgspec.Struct, Generic[T], frozen=True):
+    """One exchange with Redis: commands that go out in one pipeline, and how to read their replies.
+
+    Attributes:
+        name: for logs and errors.
+        commands: what to send, in order.
+        parse: makes the result from the replies; error replies were raised before.
+        script: the script behind an EVALSHA, sent in full where the server does not know it.
+        safe: may be sent again when the reply was lost.
+    """
+
+    name: str
+    commands: tuple[Command, ...]
+    parse: Callable[[Sequence[Any]], T]
+    script: Script | None = None
+    safe: bool = False
+
+
+def command(*words: Word, safe: bool = True) -> Op[Any]:
+    """One plain command, answered as the server answers it."""
+    return Op(str(words[0]), (words,), _first, safe=safe)
+
+
+def pipeline(name: str, commands: Iterable[Command], *, safe: bool = True) -> Op[list[Any]]:
+    """Several plain commands in one round trip (no transaction)."""
+    return Op(name, tuple(commands), list, safe=safe)
+
+
+def _first(replies: Sequence[Any]) -> Any:
+    return replies[0]
+
+
+def _call(
+    name: str,
+    keys: Sequence[Word],
+    args: Sequence[Word],
+    parse: Callable[[Any], T],
+    *,
+    safe: bool = True,
+) -> Op[T]:
+    body = script(name)
+    words: Command = ("EVALSHA", body.sha, len(keys), *keys, *args)
+    return Op(name, (words,), lambda replies: parse(replies[0]), script=body, safe=safe)
+
+
+def text(value: Any) -> str:
+    """A reply that is a name, as text; bytes that are no UTF-8 keep their place as U+FFFD."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _now(now: float | None, scale: int) -> Word:
+    return "" if now is None else (int(now * scale) if scale > 1 else now)
+
+
+# -- pushing ---------------------------------------------------------------------------------------------------------
+
+
+class Parcel(msgspec.Struct, frozen=True, gc=False):
+    """An encoded job on its way to Redis: to `queue` now, or to the schedule set for `at` (epoch seconds)."""
+
+    jid: str
+    queue: str
+    raw: bytes
+    at: float | None = None
+
+
+def push(keys: Keyspace, parcels: Sequence[Parcel], *, replicas: int = 0, wait_ms: int = 0) -> Op[int | None]:
+    """Push jobs in one pipeline: `SADD queues`, `LPUSH` per queue, `ZADD schedule` for those that are for later.
+
+    Not atomic, as Sidekiq's is not, and never sent twice. With `replicas` a WAIT follows and its answer is the result.
+    """
+    commands = push_commands(keys, parcels)
+    if replicas:
+        commands.append(("WAIT", replicas, wait_ms))
+    return Op("push", tuple(commands), lambda replies: int(replies[-1]) if replicas else None)
+
+
+def push_commands(keys: Keyspace, parcels: Sequence[Parcel]) -> list[Command]:
+    """The commands of `push`. Jobs for one queue share one LPUSH, in order, so the first is taken first."""
+    commands: list[Command] = []
+    groups = parcel_groups(parcels)
+    if queues := [name for name in groups if name is not None]:
+        commands.append(("SADD", keys.queues, *queues))
+    for name, group in groups.items():
+        if name is not None:
+            commands.append(("LPUSH", keys.queue(name), *(parcel.raw for parcel in group)))
+        else:
+            pairs = [(repr(float(parcel.at or 0.0)), parcel.raw) for parcel in group]
+            commands.append(("ZADD", keys.schedule, *(word for pair in pairs for word in pair)))
+    return commands
+
+
+def parcel_groups(parcels: Sequence[Parcel]) -> dict[str | None, list[Parcel]]:
+    """Parcels by the command that carries them, in sending order: by queue, and under None those for the schedule."""
+    groups: dict[str | None, list[Parcel]] = {}
+    for parcel in parcels:
+        groups.setdefault(parcel.queue if parcel.at is None else None, []).append(parcel)
+    return groups
+
+
+def push_once(keys: Keyspace, parcels: Sequence[Parcel]) -> Op[list[bool]]:
+    """Push jobs whose jid was not pushed this way in the last ten minutes; safe to send again. True where taken."""
+    names: list[str] = [keys.queues, keys.schedule]
+    args: list[Word] = [ONCE_TTL]
+    for parcel in parcels:
+        names += (keys.once(parcel.jid), keys.queue(parcel.queue))
+        args += (parcel.queue, "" if parcel.at is None else repr(float(parcel.at)), parcel.raw)
+    return _call("push_once", names, args, lambda reply: [taken == 1 for taken in reply])
+
+
+# -- owning and stepping ---------------------------------------------------------------------------------------------
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """The right to hold claims: a name, and the generation of the connection that speaks for it."""
+
+    name: str
+    generation: int = 1
+
+
+class Stepped(msgspec.Struct, frozen=True, gc=False):
+    """What a step did.
+
+    Attributes:
+        missed: settled slots that were no longer held; their outcome was not written.
+        errors: (slot or queue, the server's error) for what could not be written or read; those claims are still held.
+        suspects: how many jids are under suspicion just now, 0 when nothing was claimed.
+        claims: (queue name, payload) in the order of their slots, from the first free one on.
+    """
+
+    missed: tuple[int, ...]
+    errors: tuple[tuple[str, str], ...]
+    suspects: int
+    claims: list[tuple[str, bytes]]
+
+
+FENCED = "FENCED"
+STALE = "STALE"
+
+
+class Want(msgspec.Struct, frozen=True, gc=False):
+    """What a step should claim: at most `count` jobs, from `queues` in this order, (name, most of it) each."""
+
+    count: int
+    first: int
+    queues: tuple[tuple[str, int], ...]
+
+
+def join(keys: Keyspace, owner: str, lease_ms: int, concurrency: int, now: float | None = None) -> Op[bool]:
+    """Take a lease. False means the name is spent: take another. A lost reply leaves an empty owner to be reaped."""
+    names = (keys.lease, keys.fenced, keys.index(owner))
+    return _call("join", names, (owner, lease_ms, _now(now, 1000), concurrency), lambda reply: reply == 1, safe=False)
+
+
+def step(
+    keys: Keyspace,
+    owner: Owner,
+    lease_ms: int,
+    settled: Sequence[Settlement],
+    want: Want,
+    *,
+    dead_max: int,
+    dead_timeout: float,
+    now: float | None = None,
+    wake: bool = False,
+) -> Op[Stepped | str]:
+    """Renew, settle and claim in one script. The result may be FENCED or STALE instead: then nothing happened.
+
+    With `wake`, the connection is told of the next change to one of the queues if nothing was found (client tracking).
+    Never sent twice: after a lost reply, `resync` tells what is held.
+    """
+    done, others = _sort(settled)
+    names: list[Word] = [keys.lease, keys.index(owner.name), keys.paused, keys.suspects]
+    args: list[Word] = [owner.name, owner.generation, lease_ms, _now(now, 1000), want.count, MAX_CLAIM_BYTES]
+    args += (want.first, len(want.queues), len(done), len(others), sum(len(item.effects) for item in settled))
+    args += (dead_max, dead_timeout)
+    for name, share in want.queues:
+        names.append(keys.queue(name))
+        args += (name, share)
+    slot = keys.index(owner.name) + ":"
+    names += [f"{slot}{item.claim.n}" for item in done]
+    args += [item.claim.n for item in done]
+    for item in others:
+        _add_other(keys, slot, item, names, args)
+    names += [f"{slot}{n}" for n in range(want.first, want.first + want.count)]
+    for item in settled:
+        for effect in item.effects:
+            names += effect.keys
+            args += (item.claim.n, effect.name, len(effect.keys), len(effect.args), *effect.args)
+    op = _call("step", names, args, lambda reply: _stepped(reply, want.queues), safe=False)
+    if not wake:
+        return op
+    parse = op.parse
+    return Op(op.name, (("CLIENT", "CACHING", "YES"), *op.commands), lambda replies: parse(replies[1:]), op.script)
+
+
+def _sort(settled: Sequence[Settlement]) -> tuple[list[Settlement], list[Settlement]]:
+    """Done claims, and the others; those that go back to a queue come newest first, so the oldest ends at its head."""
+    done = [item for item in settled if isinstance(item.outcome, Done)]
+    others = [item for item in settled if not isinstance(item.outcome, Done)]
+    others.sort(key=lambda item: item.claim.n, reverse=True)
+    return done, others
+
+
+def _add_other(keys: Keyspace, slot: str, item: Settlement, names: list[Word], args: list[Word]) -> None:
+    claim = item.claim
+    match item.outcome:
+        case Retry(at, payload):
+            destination, verb, score, body = keys.retry, "zset", at, payload
+        case Snooze(at, payload):
+            destination, verb, score, body = keys.schedule, "zset", at, payload
+        case Dead(at, payload):
+            destination, verb, score, body = keys.dead, "dead", at, payload
+        case Requeue():
+            destination, verb, score, body = keys.queue(claim.queue), "requeue", 0.0, b""
+        case Discard() | Done():
+            destination, verb, score, body = keys.dead, "drop", 0.0, b""
+    names += (f"{slot}{claim.n}", destination)
+    args += (claim.n, verb, repr(score), body)
+
+
+def _stepped(reply: Any, queues: tuple[tuple[str, int], ...]) -> Stepped | str:
+    if isinstance(reply, bytes):
+        return reply.decode()
+    missed, errors, suspects, flat = reply
+    return Stepped(
+        missed=tuple(int(n) for n in missed),
+        errors=tuple((text(subject), text(error)) for subject, error in errors),
+        suspects=suspects,
+        claims=[(queues[flat[i] - 1][0], flat[i + 1]) for i in range(0, len(flat), 2)],
+    )
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What the server says an owner holds: its generation, and each slot with its source queue."""
+
+    generation: int
+    claims: dict[int, str]
+
+
+def resync(keys: Keyspace, owner: str, lease_ms: int, now: float | None = None) -> Op[Held | str]:
+    """Raise the generation and read the index. FENCED if the lease is gone. Safe: each time raises it again."""
+    names = (keys.lease, keys.index(owner))
+    return _call("resync", names, (owner, lease_ms, _now(now, 1000)), _held)
+
+
+def _held(reply: Any) -> Held | str:
+    if isinstance(reply, bytes):
+        return reply.decode()
+    generation, *fields = reply
+    return Held(generation, index_claims(dict(zip(fields[::2], fields[1::2], strict=True))))
+
+
+def index_claims(fields: Mapping[bytes, bytes]) -> dict[int, str]:
+    """The claims among an index's fields: slot number -> queue name."""
+    return {int(field): text(queue) for field, queue in fields.items() if field.isdigit()}
+
+
+def index_marks(fields: Mapping[bytes, bytes]) -> set[int]:
+    """The slots of an index whose suspect was started alone."""
+    return {int(field[2:]) for field in fields if field.startswith(b"s:")}
+
+
+def slots(keys: Keyspace, owner: str, numbers: Sequence[int]) -> Op[list[bytes | None]]:
+    """The payloads in an owner's slots, None where a slot is empty."""
+    return pipeline("slots", [("LINDEX", keys.slot(owner, n), 0) for n in numbers])
+
+
+def index(keys: Keyspace, owner: str) -> Op[dict[bytes, bytes]]:
+    """An owner's whole index, as the reaper reads it."""
+    return Op("index", (("HGETALL", keys.index(owner)),), lambda replies: _mapping(replies[0]), safe=True)
+
+
+def _mapping(reply: Any) -> dict[bytes, bytes]:
+    return dict(reply) if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def mark(keys: Keyspace, owner: Owner, n: int) -> Op[bool]:
+    """Note that a suspect is about to run. False: the claim is no longer ours, so it must not."""
+    names = (keys.lease, keys.index(owner.name))
+    return _call("mark", names, (owner.name, owner.generation, n), lambda reply: reply == 1)
+
+
+def leave(keys: Keyspace, owner: str) -> Op[bool]:
+    """Give the lease back. False if claims are left; a reaper returns them when the lease has run out."""
+    return _call("leave", (keys.lease, keys.index(owner)), (owner,), lambda reply: reply == 1)
+
+
+def suspicion(keys: Keyspace, jids: Sequence[str]) -> Op[list[bool]]:
+    """Which of these jids were taken along by a crash lately."""
+    op = ("ZMSCORE", keys.suspects, *jids)
+    return Op("suspicion", (op,), lambda replies: [score is not None for score in replies[0]], safe=True)
+
+
+# -- rescuing --------------------------------------------------------------------------------------------------------
+
+
+def expired(keys: Keyspace, most: int = 10, now: float | None = None) -> Op[tuple[list[str], list[str]]]:
+    """Owners whose lease ran out, and fenced owners whose claims still wait, by the server's clock."""
+    names = (keys.lease, keys.salvage)
+    return _call(
+        "expired",
+        names,
+        (_now(now, 1000), most),
+        lambda reply: ([text(name) for name in reply[0]], [text(name) for name in reply[1]]),
+    )
+
+
+def fence(keys: Keyspace, owner: str, *, force: bool = False, now: float | None = None) -> Op[bool]:
+    """End an owner's rights if its lease ran out, or at once with `force` (the caller knows that it is dead)."""
+    names = (keys.lease, keys.fenced, keys.salvage)
+    return _call("fence", names, (owner, _now(now, 1000), int(force), FENCED_TTL), lambda reply: reply == 1)
+
+
+class Rescue(msgspec.Struct, frozen=True, gc=False):
+    """What to do with one claim of a fenced owner: `return` it to its queue, bury it (`dead`) or `drop` it.
+
+    `counted` raises the number of crashes that the jid was part of.
+    """
+
+    n: int
+    queue: str
+    jid: str
+    verb: str = "return"
+    counted: bool = False
+    at: float = 0.0
+    payload: bytes = b""
+
+
+def salvage(
+    keys: Keyspace,
+    owner: str,
+    rescues: Sequence[Rescue],
+    *,
+    dead_max: int,
+    dead_timeout: float,
+    now: float | None = None,
+) -> Op[list[int]]:
+    """Carry out rescues; the result names the slots that this call moved. Safe, and safe beside other reapers."""
+    names: list[Word] = [keys.index(owner), keys.salvage, keys.suspects]
+    args: list[Word] = [owner, _now(now, 1000), RESCUED_TTL, dead_max, dead_timeout]
+    for item in sorted(rescues, key=lambda rescue: rescue.n, reverse=True):
+        destination = keys.queue(item.queue) if item.verb == "return" else keys.dead
+        names += (keys.slot(owner, item.n), destination, keys.rescued(item.jid))
+        args += (item.n, item.verb, int(item.counted), item.jid, repr(item.at), item.payload)
+    return _call("salvage", names, args, lambda reply: [int(n) for n in reply])
+
+
+def rescue_counts(keys: Keyspace, jids: Sequence[str]) -> Op[list[int]]:
+    """How many crashes each of these jids was part of in the last 72 hours."""
+    names = [keys.rescued(jid) for jid in jids]
+    return Op("rescue_counts", (("MGET", *names),), lambda replies: [int(n or 0) for n in replies[0]], safe=True)
+
+
+def absolve(keys: Keyspace, jid: str) -> Op[list[Any]]:
+    """A suspect ran to an outcome: forget its crashes."""
+    return pipeline("absolve", [("ZREM", keys.suspects, jid), ("DEL", keys.rescued(jid))])
+
+
+# -- what is due -----------------------------------------------------------------------------------------------------
+
+
+def due(source: str, most: int = MAX_BATCH, now: float | None = None) -> Op[tuple[float, list[tuple[bytes, float]]]]:
+    """Members of the set `source` whose time has come: the server's now (s), and (member, score) oldest first."""
+    return _call("due", (source,), (_now(now, 1), most), _due)
+
+
+def _due(reply: Any) -> tuple[float, list[tuple[bytes, float]]]:
+    now, *flat = reply
+    return float(now), [(flat[i], float(flat[i + 1])) for i in range(0, len(flat), 2)]
+
+
+class Move(msgspec.Struct, frozen=True, gc=False):
+    """What to do with one due member: `push` it, try it `later`, bury it (`dead`) or `drop` it.
+
+    `at` is the new score for later and dead, and for a push that the server refuses. `queue` is the name without prefix.
+    """
+
+    member: bytes
+    score: float
+    verb: str
+    at: float
+    payload: bytes = b""
+    queue: str = ""
+
+
+def promote(
+    keys: Keyspace, source: str, moves: Sequence[Move], *, dead_max: int, dead_timeout: float, now: float
+) -> Op[list[bool | str]]:
+    """Carry out moves, each only if its member still stands there with its score: True, False (lost the race) or an error."""
+    names: list[Word] = [source, keys.dead, keys.queues]
+    args: list[Word] = [dead_max, dead_timeout, repr(now)]
+    for move in moves:
+        names.append(keys.queue(move.queue) if move.verb == "push" else keys.dead)
+        args += (move.member, repr(move.score), move.verb, repr(move.at), move.payload, move.queue)
+    return _call("promote", names, args, lambda reply: [r == 1 if isinstance(r, int) else text(r) for r in reply])
+
+
+# -- being seen ------------------------------------------------------------------------------------------------------
+
+
+def batch(name: str, commands: Sequence[Command], *, safe: bool = False) -> Op[list[Any]]:
+    """Plain single-key commands in one script that runs although memory is full; an error comes back as its text."""
+    names: list[Word] = []
+    args: list[Word] = []
+    for verb, key, *rest in commands:
+        names.append(key)
+        args += (verb, len(rest), *rest)
+    return _call("batch", names, args, list, safe=safe)
+
+
+def info(section: str) -> Op[dict[str, str]]:
+    """One section of the server's INFO, as text by name."""
+    return Op("info", (("INFO", section),), lambda replies: _info(text(replies[0])), safe=True)
+
+
+def _info(body: str) -> dict[str, str]:
+    lines = (line for line in body.splitlines() if line and not line.startswith("#"))
+    return {name: value for name, _, value in (line.partition(":") for line in lines)}

@@ -1,0 +1,59 @@
+"""The Lua scripts, loaded once per process from `lua/`, one file per verb.
+
+`step.lua` has a seam for features: an *effect* is a named Lua function body that runs with a settled claim, and only if
+the claim was still held. A feature ships its own as `lua/effects/<name>.lua` or registers it with `add_effect`; deleting
+the feature's file deletes the effect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+
+import msgspec
+
+_LUA = files("pillion.store") / "lua"
+_extra_effects: dict[str, str] = {}
+
+
+class Script(msgspec.Struct, frozen=True):
+    """A script's name, full text and the SHA-1 under which the server knows it."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """The script `lua/<name>.lua`, with the effects built in where it is the step."""
+    text = (_LUA / f"{name}.lua").read_text("utf-8")
+    if name == "step":
+        text = _with_effects(text)
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def add_effect(name: str, body: str) -> None:
+    """Register the Lua body of an effect: `keys`, `args` and `now` (server time, ms) are its locals.
+
+    It runs inside the step before the claim is removed, and must write with `redis.pcall`, so that its failure leaves
+    the settlement standing.
+    """
+    _extra_effects[name] = body
+    script.cache_clear()
+
+
+def _with_effects(step: str) -> str:
+    shebang, _, rest = step.partition("\n")
+    functions = [f"effects['{name}'] = function(keys, args, now)\n{body}\nend" for name, body in _effects().items()]
+    return "\n".join([shebang, "local effects = {}", *functions, rest])
+
+
+def _effects() -> dict[str, str]:
+    shipped = {
+        entry.name.removesuffix(".lua"): entry.read_text("utf-8")
+        for entry in (_LUA / "effects").iterdir()
+        if entry.name.endswith(".lua")
+    }
+    return dict(sorted((shipped | _extra_effects).items()))

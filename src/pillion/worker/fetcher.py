@@ -1,0 +1,391 @@
+"""The fetcher: one thread, one connection, one owner. It renews the lease, settles what finished and claims what is free.
+
+Life is a loop of *turns*. A turn collects what the executor has finished, sends one step, hands out what came back, and then
+sleeps until a job ends, a watched queue changes or a timer runs out. A busy worker makes about one step per batch of
+jobs; an idle one makes one every second or two, to renew its lease and in case a wake-up got lost.
+
+What can go wrong, and what then:
+
+- *The reply to a step is lost.* The tenure re-syncs over a new connection: unknown claims are adopted, settlements that are
+  still listed are sent again, the others were written.
+- *FENCED.* Our lease ran out and others have our claims. Unstarted ones are dropped, running ones are marked lost and
+  their outcomes will not count; the next turn joins under a new owner name.
+- *The server cannot be reached, or refuses.* Outcomes wait, nothing is started once the lease could be gone, and the fetcher
+  tries again with growing pauses.
+- *This process dies.* Every claim stands in its slot, the lease runs out, and somebody's reaper gives them back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from pillion.config import Config
+from pillion.context import Signals
+from pillion.errors import StoreError
+from pillion.events import Events, LeaseLost, StoreBack, StoreDown
+from pillion.registry import Registry
+from pillion.store.connection import Store
+from pillion.store.ops import MAX_CLAIM_BYTES
+from pillion.types import Claim
+from pillion.worker.executor import Executor
+from pillion.worker.isolation import Gate
+from pillion.worker.pace import Pace
+from pillion.worker.queues import QueueOrder
+from pillion.worker.runner import REQUEUE, Finished
+from pillion.worker.service import Service
+from pillion.worker.tenure import Tenure, Turned
+
+log = logging.getLogger("pillion")
+
+RENEWALS_PER_LEASE = 6
+POLL = (1.0, 2.0)
+LINGER = 0.002
+HERD_PER_PROCESS = 0.0005
+HERD_MAX = 0.200
+BACKOFF_FIRST = 0.05
+BACKOFF_MAX = 5.0
+AUDIT_EVERY = 10.0
+
+
+class _Head(msgspec.Struct, rename={"name": "class"}):
+    name: str = ""
+    jid: str = ""
+
+
+_read_head = msgspec.json.Decoder(_Head).decode
+
+
+class Fetcher(Service):
+    """Feeds one executor from its capsule's queues and writes its outcomes back.
+
+    Attributes:
+        fleet: how many worker processes there are; set by the heartbeat, it spreads wake-ups of a large fleet.
+        healthy_since: the steady time since which every conversation succeeded, or None while in trouble.
+        last_attempt: the steady time at which the last attempt ended, well or not; the watchdog looks at it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        config: Config,
+        registry: Registry,
+        *,
+        identity: str,
+        signals: Signals,
+        gate: Gate,
+        events: Events,
+        settled: Callable[[Sequence[Finished]], None],
+    ) -> None:
+        super().__init__()
+        self.name = f"fetcher.{executor.capsule.name}"
+        self.executor = executor
+        self.tenure = Tenure(store, f"{identity}/{executor.capsule.name}", executor.capsule.concurrency, config)
+        self.fleet = 1
+        self.healthy_since: float | None = None
+        self.last_attempt = config.clock.steady()
+        self.evicted = threading.Event()
+        self._config = config
+        self._registry = registry
+        self._signals = signals
+        self._gate = gate
+        self._events = events
+        self._settled = settled
+        self._order = QueueOrder(executor.capsule, config.rng)
+        self._watched = {store.keys.queue(name).encode() for name in self._order.names}
+        self._watched |= {store.keys.paused.encode(), b""}
+        self._pace = Pace(executor, config.clock)
+        self._suspects: deque[Claim] = deque()
+        self._alone: Claim | None = None
+        self._quiet = False
+        self._evict = False
+        self._came_short = False
+        self._backoff = 0.0
+        self._down_since: float | None = None
+        self._next_audit = config.clock.steady() + AUDIT_EVERY
+        self._wake_in, self._wake_out = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+        executor.wake = self.wake
+        gate.add(lambda: executor.held)
+
+    # -- called from other threads ---------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """End the fetcher's sleep."""
+        try:
+            os.write(self._wake_out, b"!")
+        except (BlockingIOError, OSError):
+            return
+
+    def quiet(self) -> None:
+        """Claim nothing more and give back what has not been started."""
+        self._quiet = True
+        self.wake()
+
+    def evict(self) -> None:
+        """Give back the claims of running jobs too; `evicted` is set when the server has them."""
+        self._quiet = self._evict = True
+        self.wake()
+
+    def stop(self) -> None:
+        super().stop()
+        self.wake()
+
+    @property
+    def drained(self) -> bool:
+        """Nothing runs here, nothing waits to, and every outcome is written."""
+        return not (self.executor.held or self.executor.finished or self.tenure.mine)
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def turn(self) -> float:
+        """Converse once and sleep until there is a reason to do it again."""
+        self._collect()
+        want = self._want()
+        wake = self._came_short
+        try:
+            turned = self.tenure.step(want, self._order.next, wake=wake)
+            self._hand_out(turned)
+            self._see_to_suspects()
+            self._audit_now_and_then()
+        except StoreError as error:
+            self._trouble(error)
+            return 0.0
+        self._recovered()
+        claimed = sum(len(claim.raw) for claim in turned.claims)
+        self._came_short = len(turned.claims) < want and claimed < MAX_CLAIM_BYTES
+        if turned.refused:
+            self._report(turned.refused)
+            self._sleep(BACKOFF_MAX / 5)
+        elif not (self._came_short and not wake) and not turned.lost:
+            self._rest(short=self._came_short)
+        return 0.0
+
+    def wait(self, seconds: float) -> None:
+        """The fetcher sleeps inside its turns."""
+
+    def after(self) -> None:
+        """Write what is left, give the lease back."""
+        try:
+            self._collect()
+            while self.tenure.outbox and self.tenure.owner:
+                before = len(self.tenure.outbox)
+                self._hand_out(self.tenure.step(0, self._order.next, wake=False))
+                if len(self.tenure.outbox) == before:
+                    break
+        except StoreError as error:
+            log.warning("%s: %d outcomes could not be written: %s", self.name, len(self.tenure.outbox), error)
+        self.tenure.leave()
+
+    def _collect(self) -> None:
+        """Put into the outbox what has finished, and what is to be given back."""
+        finished = self.executor.finished
+        self.tenure.add([finished.popleft() for _ in range(len(finished))])
+        if self._quiet or self._suspects or self._gate.shuts_out(self):
+            self._give_back(self.executor.take_back(self._unstarted_but_alone()))
+        else:
+            self._give_back(self.executor.take_back(self._pace.overdue()))
+        if self._quiet:
+            self._give_back(self._suspects)
+            self._suspects.clear()
+        if self._evict:
+            running = list(self.executor.running.values())
+            self._give_back(run.claim for run in running if run.claim.n not in self.tenure.outbox)
+
+    def _give_back(self, claims: Iterable[Claim]) -> None:
+        self.tenure.add([Finished(claim, REQUEUE) for claim in claims])
+
+    def _unstarted_but_alone(self) -> list[int]:
+        alone = self._alone.n if self._alone else None
+        return [n for n in list(self.executor.unstarted) if n != alone]
+
+    def _want(self) -> int:
+        if self._quiet or self._suspects or self._alone or self._gate.shuts_out(self):
+            return 0
+        return max(self.executor.capsule.concurrency + self._pace.prefetch() - self.executor.held, 0)
+
+    def _hand_out(self, turned: Turned) -> None:
+        """Pass news on: claims to the executor, written outcomes to whoever waits for them."""
+        if turned.lost:
+            self._lose(turned.lost)
+        self.executor.valid_until = self.tenure.valid_until
+        if turned.claims:
+            self._start(turned)
+        if turned.written:
+            self._absolve(turned.written)
+            self._settled(turned.written)
+        if self._evict and not any(run.claim.n in self.tenure.mine for run in list(self.executor.running.values())):
+            self.evicted.set()
+
+    def _start(self, turned: Turned) -> None:
+        claims = turned.claims
+        if self._quiet:
+            self._give_back(claims)
+            return
+        if turned.suspects:
+            heads = [self._jid(claim) for claim in claims]
+            for claim, suspect in zip(claims, self.tenure.suspicion(heads), strict=True):
+                if suspect:
+                    self._suspects.append(claim)
+            claims = [claim for claim in claims if claim not in self._suspects]
+        self._pace.dispatched(claims)
+        self.executor.dispatch(claims, self._is_async if self._registry.has_async else _never)
+
+    def _lose(self, owner: str) -> None:
+        """Our claims are somebody else's now."""
+        running = [run for run in list(self.executor.running.values()) if run.claim.owner == owner]
+        self._signals.lost_owners.add(owner)
+        self.executor.take_back(list(self.executor.unstarted))
+        self._suspects.clear()
+        self._alone = None
+        self._gate.free(self)
+        self._events.emit(LeaseLost(owner=owner, running=len(running)))
+
+    # -- suspects --------------------------------------------------------------------------------------------------
+
+    def _see_to_suspects(self) -> None:
+        """Run suspects one by one, each with nothing else in flight and its predecessors' outcomes written."""
+        now = self._config.clock.steady()
+        if self._alone is not None and self._alone.n not in self.tenure.mine:
+            self._alone = None
+        if not self._suspects and self._alone is None:
+            self._gate.free(self)
+            return
+        if self._alone is not None or not self._gate.take(self, now) or not self._gate.clear(now):
+            return
+        if self.executor.finished or self.tenure.outbox:
+            return
+        claim = self._suspects.popleft()
+        if self.tenure.mark(claim):
+            self._alone = claim
+            self.executor.dispatch([claim], self._is_async)
+
+    def _absolve(self, written: Sequence[Finished]) -> None:
+        alone = self._alone
+        if alone is None:
+            return
+        for item in written:
+            if item.claim.n == alone.n and item.outcome is not REQUEUE:
+                self.tenure.absolve(self._jid(alone))
+
+    def _is_async(self, raw: bytes) -> bool:
+        definition = self._registry.get(_head(raw).name)
+        return definition is not None and definition.is_async
+
+    @staticmethod
+    def _jid(claim: Claim) -> str:
+        return _head(claim.raw).jid
+
+    # -- sleeping --------------------------------------------------------------------------------------------------
+
+    def _rest(self, *, short: bool) -> None:
+        """Sleep until a job ends, a queue changes or the next step is due."""
+        deadline = self._config.clock.steady() + self._longest_rest(short)
+        while not self.stopping:
+            self.executor.asleep = True
+            ended = bool(self.executor.finished)
+            if not ended:
+                changed, ended = self._sleep(deadline - self._config.clock.steady(), hear=short)
+                if changed:
+                    self._spread()
+            self.executor.asleep = False
+            if ended:
+                self._linger()
+            if ended or short or self._config.clock.steady() >= deadline:
+                return
+
+    def _longest_rest(self, short: bool) -> float:
+        rest = self._config.lease / RENEWALS_PER_LEASE
+        if short:
+            rest = min(rest, self._config.rng.uniform(*POLL))
+        if self._suspects or self._alone:
+            rest = min(rest, 0.05)
+        return min(rest, self._pace.patience())
+
+    def _sleep(self, seconds: float, *, hear: bool = False) -> tuple[bool, bool]:
+        """Wait for the wake descriptor and, with `hear`, for watched keys: (a queue changed, somebody woke us)."""
+        session = self.tenure.session
+        deadline = self._config.clock.steady() + seconds
+        while (left := deadline - self._config.clock.steady()) > 0 and not self.stopping:
+            listen = [self._wake_in, session.fileno()] if hear and session.is_open else [self._wake_in]
+            ready = _readable(listen, left)
+            if self._wake_in in ready:
+                self._drain_wakes()
+                return False, True
+            if ready and self._watched & session.changed():
+                return True, False
+        return False, False
+
+    def _drain_wakes(self) -> None:
+        try:
+            while os.read(self._wake_in, 4096):
+                pass
+        except BlockingIOError:
+            return
+
+    def _spread(self) -> None:
+        """Let one process of an idle herd be first: the others find the queue empty again and go back to sleep."""
+        width = min(HERD_MAX, HERD_PER_PROCESS * (self.fleet - 1))
+        if width > 0:
+            self._sleep(self._config.rng.uniform(0, width))
+
+    def _linger(self) -> None:
+        """With work in hand there is no hurry: let outcomes gather for a moment."""
+        if not self._quiet and self._pace.has_work_in_hand():
+            self._stopping.wait(LINGER)
+
+    # -- trouble ---------------------------------------------------------------------------------------------------
+
+    def _trouble(self, error: StoreError) -> None:
+        steady = self._config.clock.steady
+        self.healthy_since, self.last_attempt = None, steady()
+        if self._down_since is None:
+            self._down_since = steady()
+            self._events.emit(StoreDown(error=error))
+        self._backoff = min(max(self._backoff * 2, BACKOFF_FIRST), BACKOFF_MAX, self._config.lease / 2)
+        self._sleep(self._backoff * self._config.rng.uniform(0.5, 1.5))
+
+    def _recovered(self) -> None:
+        now = self._config.clock.steady()
+        self.last_attempt = now
+        if self.healthy_since is None:
+            self.healthy_since = now
+        if self._down_since is not None:
+            self._events.emit(StoreBack(seconds=now - self._down_since))
+            self._down_since, self._backoff = None, 0.0
+
+    def _report(self, refused: Sequence[tuple[str, str]]) -> None:
+        for subject, words in refused:
+            log.error("%s: the server refused to touch %s: %s", self.name, subject, words)
+
+    def _audit_now_and_then(self) -> None:
+        now = self._config.clock.steady()
+        if now >= self._next_audit:
+            self._next_audit = now + AUDIT_EVERY
+            self.tenure.audit()
+
+
+def _head(raw: bytes) -> _Head:
+    try:
+        return _read_head(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return _Head()
+
+
+def _readable(descriptors: Iterable[int], seconds: float) -> list[int]:
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(max(seconds, 0.0) * 1000)]
+
+
+def _never(raw: bytes) -> bool:
+    return False

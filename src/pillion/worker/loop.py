@@ -1,0 +1,72 @@
+"""The one event loop of a worker process, in a thread of its own, started when the first async job is dispatched.
+
+It runs jobs and nothing else: Redis is spoken to by the fetchers' threads, so a job that blocks the loop delays its
+neighbours but never a lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+class LoopThread:
+    """Starts on first use. `call` may be used from every thread, `task` only on the loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def call(self, fn: Callable[[], object]) -> None:
+        """Run `fn` on the loop soon."""
+        loop = self._loop or self._start()
+        try:
+            loop.call_soon_threadsafe(fn)
+        except RuntimeError:  # closed meanwhile: the process is leaving, and the claim is still in its slot
+            return
+
+    def task(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine as a task and keep it alive. On the loop only."""
+        task = asyncio.get_running_loop().create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def stop(self, timeout: float) -> bool:
+        """End the loop. False if a task or callback kept it from ending within `timeout` seconds."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return True
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    @property
+    def ident(self) -> int | None:
+        """The loop thread's ident, None before the first async job."""
+        return self._thread.ident if self._thread else None
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._run, args=(loop,), name="pillion.loop", daemon=True)
+                self._thread.start()
+                self._loop = loop
+            return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                loop.run_until_complete(asyncio.wait(list(self._tasks), timeout=0.5))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()

@@ -1,0 +1,170 @@
+"""The reaper rescues the claims of the dead: every process looks for owners whose lease ran out and gives back their jobs.
+
+An owner is dead when the *server's* clock says that its lease is over; nobody compares clocks of two hosts. Rescuing has two
+steps, both safe beside other reapers and after a crash half-way. *Fence*: the owner's name is struck off, so whatever it
+still sends answers FENCED. *Salvage*: each claim goes back to the head of its queue, oldest first in line.
+
+Poison pills. A job that kills its process would be rescued for ever, so crashes are counted per jid:
+
+- the first time, a jid counts if it was among the `concurrency` oldest claims of the dead owner, for claims start in order
+  and only those can have been running. It is a *suspect* from then on;
+- suspects are started alone and marked (see `isolation.py`). If the dead owner had marked one, only that one counts;
+- at the third count within 72 hours it goes to the dead set with the reason, or nowhere if it said `dead: false`.
+
+Outage amnesty. After an outage of the server all leases are over at once and everybody is alive. So nobody fences others
+until its own steps have succeeded without a break for one full lease: by then the living have renewed theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pillion.config import Config
+from pillion.errors import BadPayload, PillionError, StoreError
+from pillion.events import Events, JobRescued
+from pillion.payload import decode, splice, stamp
+from pillion.store import ops
+from pillion.store.connection import Store
+from pillion.store.ops import MAX_BATCH, Rescue
+from pillion.types import Payload
+from pillion.worker.service import Service
+
+log = logging.getLogger("pillion")
+
+PILL_COUNT = 3
+ROUNDS_PER_LEASE = 4
+
+
+class Reaper(Service):
+    """Looks for dead owners about four times per lease.
+
+    `healthy_since` tells since when (steady seconds) all fetchers of this process have had no trouble; None while one has.
+    `died` is called with (job, error) for each poison pill.
+    """
+
+    name = "reaper"
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        events: Events,
+        healthy_since: Callable[[], float | None],
+        died: Callable[[Payload, BaseException], None],
+    ) -> None:
+        super().__init__()
+        self._store = store
+        self._config = config
+        self._events = events
+        self._healthy_since = healthy_since
+        self._died = died
+
+    def turn(self) -> float:
+        if self._has_earned_trust():
+            try:
+                self.reap()
+            except StoreError as error:
+                log.warning("reaper: could not look for dead owners: %s", error)
+        return self._config.lease / ROUNDS_PER_LEASE * self._config.rng.uniform(0.8, 1.2)
+
+    def reap(self) -> int:
+        """Fence every owner whose lease ran out and give its claims back. Returns how many claims were moved."""
+        expired, fenced = self._store.run(ops.expired(self._store.keys))
+        rescued = sum(self.salvage(owner) for owner in fenced)
+        for owner in expired:
+            if self._store.run(ops.fence(self._store.keys, owner)):
+                log.warning("rescuing the jobs of %s: its lease ran out", owner)
+                rescued += self.salvage(owner)
+        return rescued
+
+    def salvage(self, owner: str) -> int:
+        """Give back all claims of a fenced owner, newest first, in batches. Returns how many this call moved."""
+        keys, config = self._store.keys, self._config
+        fields = self._store.run(ops.index(keys, owner))
+        claims = sorted(ops.index_claims(fields).items())
+        counted = _counted(fields, [n for n, _ in claims])
+        moved = 0
+        for batch in _batches(claims):
+            rescues = self._rescues(owner, batch, counted)
+            op = ops.salvage(
+                keys, owner, rescues, dead_max=config.dead_max_jobs, dead_timeout=config.dead_timeout_in_seconds
+            )
+            done = set(self._store.run(op))
+            moved += len(done)
+            self._tell(owner, [rescue for rescue in rescues if rescue.n in done])
+        return moved
+
+    def _has_earned_trust(self) -> bool:
+        since = self._healthy_since()
+        return since is not None and self._config.clock.steady() - since >= self._config.lease
+
+    def _rescues(self, owner: str, claims: Sequence[tuple[int, str]], counted: set[int]) -> list[Rescue]:
+        payloads = self._store.run(ops.slots(self._store.keys, owner, [n for n, _ in claims]))
+        jobs = [_read(raw) for raw in payloads]
+        jids = [job["jid"] if job else "" for job in jobs]
+        counts = self._store.run(ops.rescue_counts(self._store.keys, jids))
+        rescues = []
+        for (n, queue), raw, job, jid, count in zip(claims, payloads, jobs, jids, counts, strict=True):
+            counts_now = n in counted and bool(jid)
+            if counts_now and job and raw and count + 1 >= PILL_COUNT:
+                rescues.append(self._pill(n, queue, raw, job))
+            else:
+                rescues.append(Rescue(n, queue, jid, counted=counts_now))
+        return rescues
+
+    def _pill(self, n: int, queue: str, raw: bytes, job: Payload) -> Rescue:
+        """Bury a job that took its process along three times."""
+        now = self._config.clock.now()
+        if job.get("dead") is False:
+            return Rescue(n, queue, job["jid"], verb="drop")
+        changes: dict[str, Any] = {
+            "queue": queue,
+            "error_message": f"poison pill: the process died {PILL_COUNT} times while it ran this job",
+            "error_class": "PoisonPill",
+            "failed_at": job.get("failed_at", stamp(now, self._config.wire)),
+        }
+        return Rescue(n, queue, job["jid"], verb="dead", at=now, payload=splice(raw, changes))
+
+    def _tell(self, owner: str, rescues: Sequence[Rescue]) -> None:
+        for rescue in rescues:
+            pill = rescue.verb != "return"
+            if pill:
+                log.error("job %s killed its process %d times; it will not run again", rescue.jid, PILL_COUNT)
+                self._died(_read(rescue.payload) or {"jid": rescue.jid}, PoisonPill("the process died while it ran"))
+            self._events.emit(
+                JobRescued(
+                    jid=rescue.jid or None,
+                    queue=rescue.queue,
+                    owner=owner,
+                    rescues=PILL_COUNT if pill else int(rescue.counted),
+                    dead=rescue.verb == "dead",
+                )
+            )
+
+
+class PoisonPill(PillionError):
+    """A job took its process along too often. Given to death handlers; never raised."""
+
+
+def _counted(fields: Mapping[bytes, bytes], numbers: Sequence[int]) -> set[int]:
+    """The claims whose jobs may have killed the owner: the marked suspect, or else the oldest that fit its slots."""
+    marks = ops.index_marks(fields)
+    if marks:
+        return marks
+    concurrency = int(fields.get(b"c", b"0"))
+    return set(numbers[:concurrency])
+
+
+def _batches(claims: Sequence[tuple[int, str]]) -> list[Sequence[tuple[int, str]]]:
+    """Newest first, so that what is interrupted leaves the oldest nearest to the head of the queue."""
+    ends = range(len(claims), 0, -MAX_BATCH)
+    return [claims[max(end - MAX_BATCH, 0) : end] for end in ends]
+
+
+def _read(raw: bytes | None) -> Payload | None:
+    try:
+        return decode(raw) if raw else None
+    except BadPayload:
+        return None

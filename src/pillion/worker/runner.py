@@ -1,0 +1,207 @@
+"""From a claim to its outcome: decode, look up, wrap, call the user's code, decide. What a job's life is, in one place.
+
+    begin(claim) -> Run or Finished          shared by both colours
+    perform(run) | aperform(run)             the only place where the user's code is called, once per colour
+    finish(run, result, error) -> Finished   shared by both colours
+
+Executors call these three; nothing here touches Redis or another thread. A crash anywhere in between leaves the claim in
+its slot, where a reaper finds it. Whatever a job raises becomes an outcome; only `Shutdown` means that it did not end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from pillion.config import Config
+from pillion.context import RunningJob, Signals, enter, leave
+from pillion.errors import BadPayload
+from pillion.events import JobStarted
+from pillion.middleware import run_async, run_sync
+from pillion.payload import decode, splice
+from pillion.registry import Definition
+from pillion.retry import NO_RULES, Rules, Verdict, decide, is_shutdown
+from pillion.setup import Setup
+from pillion.types import (
+    Claim,
+    Dead,
+    Discard,
+    Done,
+    Drop,
+    Effect,
+    Later,
+    Outcome,
+    Payload,
+    Requeue,
+    Snooze,
+)
+
+DONE = Done()
+REQUEUE = Requeue()
+
+
+class Run:
+    """A job on its way through user code.
+
+    Attributes:
+        started: the steady clock's reading when it began.
+        thread: ident of the thread that runs it, the event loop's for async jobs.
+        task: the task of an async job.
+    """
+
+    __slots__ = ("claim", "definition", "payload", "running", "started", "task", "thread")
+
+    def __init__(self, claim: Claim, payload: Payload, definition: Definition, running: RunningJob, started: float) -> None:
+        self.claim = claim
+        self.payload = payload
+        self.definition = definition
+        self.running = running
+        self.started = started
+        self.thread = 0
+        self.task: asyncio.Task[None] | None = None
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What a job raised and what was decided about it, for handlers and subscribers."""
+
+    error: BaseException
+    verdict: Verdict
+
+
+class Finished(msgspec.Struct, frozen=True, gc=False):
+    """A claim with its outcome, on its way to the fetcher. The first three fields are those of a `Settlement`.
+
+    Attributes:
+        name: the job's class name, "" where it could not be read.
+        elapsed: seconds it ran; negative if it did not run.
+        payload: the decoded job, where somebody will ask for it.
+        failure: what it raised.
+        rejected: why its payload can never run.
+    """
+
+    claim: Claim
+    outcome: Outcome
+    effects: tuple[Effect, ...] = ()
+    name: str = ""
+    elapsed: float = -1.0
+    payload: Payload | None = None
+    failure: Failure | None = None
+    rejected: str | None = None
+
+
+class Runner:
+    """Runs claims for one capsule. Holds no job: everything about one travels in its `Run`."""
+
+    def __init__(self, setup: Setup, config: Config, signals: Signals) -> None:
+        self._setup = setup
+        self._config = config
+        self._signals = signals
+        self._clock = config.clock
+        self._events = setup.events
+        self._carrier = setup.carrier
+        self._get = setup.registry.get
+        self._middleware = tuple(setup.server_middleware)
+        self._sync_middleware = tuple(entry for entry in self._middleware if not entry.is_async)
+
+    def begin(self, claim: Claim, started: float) -> Run | Finished:
+        """Decode a claim and find its definition. `started` is the steady clock's reading."""
+        try:
+            payload = decode(claim.raw)
+        except BadPayload as bad:
+            return Finished(claim, Dead(self._clock.now(), claim.raw), rejected=bad.reason)
+        definition = self._get(payload["class"])
+        if definition is None:
+            return self._fail(claim, payload, None, self._setup.registry.unknown(payload["class"]), started)
+        return Run(claim, payload, definition, RunningJob(claim, payload, definition, self._signals), started)
+
+    def perform(self, run: Run) -> tuple[Any, BaseException | None]:
+        """Call a sync job in this thread, inside its context and middleware: (result, None) or (None, what it raised)."""
+        token = enter(run.running)
+        carried = self._carrier.restore(run.payload) if self._carrier else ()
+        try:
+            self._announce_start(run)
+            instance, perform = run.definition.start(run.running)
+            payload = run.payload
+            if self._sync_middleware:
+                call = _bind(perform, payload)
+                return run_sync(self._sync_middleware, instance, payload, run.claim.queue, call), None
+            kwargs = payload.get("kwargs")
+            return (perform(*payload["args"], **kwargs) if kwargs else perform(*payload["args"])), None
+        except BaseException as error:
+            return None, error
+        finally:
+            if carried:
+                self._carrier.reset(carried)
+            leave(token)
+
+    async def aperform(self, run: Run) -> tuple[Any, BaseException | None]:
+        """The same for an async job, in a task of its own."""
+        token = enter(run.running)
+        carried = self._carrier.restore(run.payload) if self._carrier else ()
+        try:
+            self._announce_start(run)
+            instance, perform = run.definition.start(run.running)
+            call = _bind(perform, run.payload)
+            if self._middleware:
+                return await run_async(self._middleware, instance, run.payload, run.claim.queue, call), None
+            return await call(), None
+        except BaseException as error:
+            return None, error
+        finally:
+            if carried:
+                self._carrier.reset(carried)
+            leave(token)
+
+    def finish(self, run: Run, result: Any, error: BaseException | None) -> Finished:
+        """The outcome of a run. A shutdown or a cancelled task puts the job back; everything else it raised failed it."""
+        elapsed = self._clock.steady() - run.started
+        if error is None and type(result) not in (Later, Drop):
+            effects = tuple(run.running.effects) if run.running.effects else ()
+            return Finished(run.claim, DONE, effects, run.definition.name, elapsed, run.payload)
+        if error is None:
+            return self._as_asked(run, result, elapsed)
+        if is_shutdown(error) or (isinstance(error, asyncio.CancelledError) and self._signals.leaving):
+            return Finished(run.claim, REQUEUE, (), run.definition.name, elapsed, run.payload)
+        return self._fail(run.claim, run.payload, run.definition, error, run.started)
+
+    def _as_asked(self, run: Run, asked: Later | Drop, elapsed: float) -> Finished:
+        """A job that returned `snooze(...)` or `discard(...)`."""
+        outcome: Outcome
+        if isinstance(asked, Drop):
+            outcome = Discard(asked.reason)
+        else:
+            at = self._clock.now() + max(asked.seconds, 0.0)
+            outcome = Snooze(at, splice(run.claim.raw, {}, remove=("enqueued_at",)))
+        effects = tuple(run.running.effects)
+        return Finished(run.claim, outcome, effects, run.definition.name, elapsed, run.payload)
+
+    def _fail(
+        self, claim: Claim, payload: Payload, definition: Definition | None, error: BaseException, started: float
+    ) -> Finished:
+        rules = Rules(definition.retry_in, definition.retries_exhausted) if definition else NO_RULES
+        options = definition.options if definition else None
+        verdict = decide(claim.raw, payload, claim.queue, error, rules, self._config, options)
+        name = definition.name if definition else payload["class"]
+        elapsed = self._clock.steady() - started
+        return Finished(claim, verdict.outcome, (), name, elapsed, payload, Failure(error, verdict))
+
+    def _announce_start(self, run: Run) -> None:
+        if self._events.wanted(JobStarted):
+            running = run.running
+            self._events.emit(
+                JobStarted(
+                    jid=running.jid,
+                    name=running.name,
+                    queue=running.queue,
+                    attempt=running.attempt,
+                    payload=run.payload,
+                )
+            )
+
+
+def _bind(perform: Callable[..., Any], payload: Payload) -> Callable[[], Any]:
+    args, kwargs = payload["args"], payload.get("kwargs")
+    return (lambda: perform(*args, **kwargs)) if kwargs else (lambda: perform(*args))

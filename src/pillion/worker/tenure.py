@@ -1,0 +1,233 @@
+"""What a fetcher holds, and its conversation with the server about it: join, step, re-sync, leave.
+
+The tenure knows exactly which claims are ours (`mine`) and which outcomes wait to be written (`outbox`). A settlement leaves
+the outbox only when the server has said so: by answering the step that carried it, or by a re-sync that no longer lists
+it. So every outcome is written at most once and none is forgotten, whatever happens to the connection in between.
+
+One thread owns a tenure. Errors of the store pass through; the next call repairs what they left in doubt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from pillion.config import Config
+from pillion.errors import Refused, StoreError
+from pillion.store import ops
+from pillion.store.connection import Store
+from pillion.store.ops import FENCED, MAX_BATCH, STALE, Held, Owner, Stepped, Want
+from pillion.types import Claim, Discard
+from pillion.worker.runner import Finished
+
+log = logging.getLogger("pillion")
+
+MARGIN_PER_LEASE = 12
+NAMES_TO_TRY = 5
+
+
+class Turned(msgspec.Struct):
+    """What one conversation brought.
+
+    Attributes:
+        claims: new claims in the order of their slots, adopted ones first.
+        written: settlements that are in Redis now.
+        suspects: whether any jid is under suspicion.
+        lost: the owner whose lease we lost, or None.
+        refused: queues and slots that the server refused to touch, with its words.
+    """
+
+    claims: list[Claim] = []
+    written: list[Finished] = []
+    suspects: bool = False
+    lost: str | None = None
+    refused: list[tuple[str, str]] = []
+
+
+class Tenure:
+    """The owner of one fetcher, through all its connections and epochs."""
+
+    def __init__(self, store: Store, prefix: str, concurrency: int, config: Config) -> None:
+        self.session = store.session()
+        self.owner: Owner | None = None
+        self.mine: set[int] = set()
+        self.outbox: dict[int, Finished] = {}
+        self.valid_until = float("-inf")
+        self.tracking = False
+        self._keys = store.keys
+        self._prefix = prefix
+        self._concurrency = concurrency
+        self._config = config
+        self._steady = config.clock.steady
+        self._lease_ms = int(config.lease * 1000)
+        self._epoch = 0
+        self._next = 1
+        self._doubtful: set[int] = set()
+        self._must_resync = False
+
+    def add(self, finished: Iterable[Finished]) -> None:
+        """Put outcomes into the outbox, but those of claims that are not ours any more."""
+        for item in finished:
+            n = item.claim.n
+            if n in self.mine and n not in self._doubtful:
+                self.outbox[n] = item
+
+    def step(self, count: int, queues: Callable[[int], tuple[tuple[str, int], ...]], *, wake: bool) -> Turned:
+        """Renew, write up to 200 outcomes and claim up to `count` jobs; first repair what an earlier error left.
+
+        Raises StoreError: nothing is known to have happened; the next call finds out.
+        """
+        turned = Turned(claims=[], written=[], refused=[])
+        if not self._prepare(turned):
+            return turned
+        count = min(count, MAX_BATCH)
+        batch = [item for _, item in zip(range(MAX_BATCH), self.outbox.values(), strict=False)]
+        want = Want(count, self._next, queues(count) if count else ())
+        reply = self._send(batch, want, wake and self.tracking)
+        if isinstance(reply, Stepped):
+            self._take(turned, batch, reply)
+        elif reply == FENCED:
+            turned.lost = self._drop_all()
+        elif reply == STALE:
+            self._must_resync = True
+        return turned
+
+    def audit(self) -> bool:
+        """Compare what the server lists with what we know; a difference is an alarm and makes the next step re-sync."""
+        if self.owner is None or self._must_resync:
+            return True
+        held = ops.index_claims(self.session.call(ops.index(self._keys, self.owner.name)))
+        if held.keys() == self.mine:
+            return True
+        log.error("%s: the server lists %d claims, we know of %d; re-syncing", self.owner.name, len(held), len(self.mine))
+        self._must_resync = True
+        return False
+
+    def mark(self, claim: Claim) -> bool:
+        """Note on the server that a suspect is about to run. False: it is not ours any more."""
+        return self.owner is not None and self.session.call(ops.mark(self._keys, self.owner, claim.n))
+
+    def suspicion(self, jids: Sequence[str]) -> list[bool]:
+        """Which of these jids crashed with a process lately."""
+        return self.session.call(ops.suspicion(self._keys, jids))
+
+    def absolve(self, jid: str) -> None:
+        """A suspect has an outcome: forget its crashes."""
+        self.session.call(ops.absolve(self._keys, jid))
+
+    def leave(self) -> None:
+        """Give the lease back if nothing is held, and close the connection. Never raises."""
+        try:
+            if self.owner is not None and self.session.is_open and not self._must_resync:
+                self.session.call(ops.leave(self._keys, self.owner.name))
+        except StoreError as error:
+            log.warning("%s: could not leave (%s); its lease runs out by itself", self.owner, error)
+        self.session.close()
+
+    def _prepare(self, turned: Turned) -> bool:
+        """Have a connection, a lease and no doubt. False if the lease turned out to be lost."""
+        if not self.session.is_open:
+            self.session.open()
+            self.tracking = self.session.track()
+        if self.owner is None:
+            self._join()
+        elif self._must_resync:
+            return self._resync(turned)
+        return True
+
+    def _join(self) -> None:
+        for _ in range(NAMES_TO_TRY):
+            self._epoch += 1
+            name, sent = f"{self._prefix}.{self._epoch}", self._steady()
+            if self.session.call(ops.join(self._keys, name, self._lease_ms, self._concurrency)):
+                self.owner = Owner(name)
+                self._confirm(sent)
+                return
+        raise Refused(f"could not join as {self._prefix}: {NAMES_TO_TRY} names were taken or fenced")
+
+    def _send(self, batch: Sequence[Finished], want: Want, wake: bool) -> Stepped | str:
+        assert self.owner is not None  # noqa: S101 - _prepare joined
+        config = self._config
+        op = ops.step(
+            self._keys,
+            self.owner,
+            self._lease_ms,
+            batch,
+            want,
+            dead_max=config.dead_max_jobs,
+            dead_timeout=config.dead_timeout_in_seconds,
+            wake=wake,
+        )
+        sent = self._steady()
+        try:
+            reply = self.session.call(op)
+        except StoreError:
+            self._doubtful = {item.claim.n for item in batch}
+            self._must_resync = True
+            raise
+        if isinstance(reply, Stepped):
+            self._confirm(sent)
+        return reply
+
+    def _confirm(self, sent: float) -> None:
+        """Our lease stands for its full length from when the request left, less a margin."""
+        self.valid_until = sent + self._config.lease * (1 - 1 / MARGIN_PER_LEASE)
+
+    def _take(self, turned: Turned, batch: Sequence[Finished], reply: Stepped) -> None:
+        assert self.owner is not None  # noqa: S101 - the step was answered
+        unwritten = {subject for subject, _ in reply.errors}
+        missed = set(reply.missed)
+        for item in batch:
+            n = item.claim.n
+            if str(n) in unwritten:
+                continue
+            del self.outbox[n]
+            self.mine.discard(n)
+            if n not in missed:
+                turned.written.append(item)
+        for queue, raw in reply.claims:
+            turned.claims.append(Claim(self.owner.name, self._next, queue, raw))
+            self.mine.add(self._next)
+            self._next += 1
+        turned.suspects = reply.suspects > 0
+        turned.refused += reply.errors
+
+    def _resync(self, turned: Turned) -> bool:
+        assert self.owner is not None  # noqa: S101 - only an owner can be in doubt
+        sent = self._steady()
+        held = self.session.call(ops.resync(self._keys, self.owner.name, self._lease_ms))
+        if not isinstance(held, Held):
+            turned.lost = self._drop_all()
+            return False
+        self._confirm(sent)
+        self.owner = Owner(self.owner.name, held.generation)
+        for n in self._doubtful - held.claims.keys():
+            turned.written.append(self.outbox.pop(n))
+            self.mine.discard(n)
+        self._adopt(turned, self.owner.name, held)
+        self._doubtful, self._must_resync = set(), False
+        return True
+
+    def _adopt(self, turned: Turned, owner: str, held: Held) -> None:
+        """Take over claims whose announcement got lost. An index entry without a payload is only cleared away."""
+        unknown = sorted(held.claims.keys() - self.mine)
+        payloads = self.session.call(ops.slots(self._keys, owner, unknown)) if unknown else []
+        for n, raw in zip(unknown, payloads, strict=True):
+            claim = Claim(owner, n, held.claims[n], raw or b"")
+            self.mine.add(n)
+            if raw is None:
+                self.outbox[n] = Finished(claim, Discard("its slot was empty"))
+            else:
+                turned.claims.append(claim)
+        self._next = max([self._next, *(n + 1 for n in held.claims)])
+
+    def _drop_all(self) -> str | None:
+        """The lease is lost and with it every claim."""
+        lost = self.owner.name if self.owner else None
+        self.owner, self.valid_until = None, float("-inf")
+        self.mine.clear()
+        self.outbox.clear()
+        self._doubtful, self._must_resync = set(), False
+        return lost

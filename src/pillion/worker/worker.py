@@ -1,0 +1,278 @@
+"""A worker process, put together: who exists, in what order they start, and how they stop.
+
+    Worker
+    ├── Fetcher per capsule (Tenure -> Session)   claims and settles
+    │     └── Executor (threads, LoopThread)      runs
+    ├── Poller       moves what is due            ├── Heartbeat   is seen, hears signals, flushes Stats
+    ├── Reaper       rescues the dead's jobs      ├── Announcer   handlers and subscribers
+    └── Watchdog     notices what is stuck
+
+Stopping keeps one promise: a claim is settled, or back in its queue before its job is interrupted. At the deadline running
+jobs are given back first, then interrupted, then get three seconds for their `finally` blocks; then the process leaves,
+whatever still hangs. If it is killed instead, leases do the same work later.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+from pillion.config import Config
+from pillion.context import Signals
+from pillion.setup import Lifecycle, Setup
+from pillion.setup import default as default_setup
+from pillion.worker.announcer import Announcer
+from pillion.worker.executor import Executor
+from pillion.worker.fetcher import Fetcher
+from pillion.worker.heartbeat import Heartbeat
+from pillion.worker.identity import identity
+from pillion.worker.isolation import Gate
+from pillion.worker.loop import LoopThread
+from pillion.worker.poller import Poller
+from pillion.worker.reaper import Reaper
+from pillion.worker.runner import Runner
+from pillion.worker.service import Service
+from pillion.worker.stats import Stats
+from pillion.worker.watchdog import Watchdog, stacks
+
+log = logging.getLogger("pillion")
+
+GRACE = 3.0
+GIVE_BACK = 5.0
+LOOK = 0.01
+JOIN = 2.0
+HANDLED = ("TERM", "INT", "TSTP", "TTIN")
+
+
+class Worker:
+    """Runs the jobs of one `Setup`.
+
+    `run()` is for a process of its own: it takes over signals and blocks. Embedded in another program, use `start()`,
+    `quiet()` and `stop()`, which touch no signal and never end the process.
+    """
+
+    def __init__(self, setup: Setup | None = None, config: Config | None = None, *, embedded: bool = False) -> None:
+        self.setup = setup or default_setup
+        self.config = config or self.setup.config
+        self.identity = identity()
+        self.signals = Signals()
+        self._embedded = embedded
+        self._store = self.setup.store
+        self._loop = LoopThread()
+        self._stats = Stats()
+        self._inbox: SimpleQueue[str] = SimpleQueue()
+        self._hurry = threading.Event()
+        self._lock = threading.Lock()
+        self._stopped: list[str] | None = None
+        self._build()
+
+    def _build(self) -> None:
+        setup, config, store = self.setup, self.config, self._store
+        gate = Gate()
+        self._announcer = Announcer(setup, config)
+        runner = Runner(setup, config, self.signals)
+        self.fetchers: list[Fetcher] = []
+        for capsule in config.capsules:
+            executor = Executor(capsule, runner, setup.registry, self._loop, config.clock)
+            self.fetchers.append(
+                Fetcher(
+                    store,
+                    executor,
+                    config,
+                    setup.registry,
+                    identity=self.identity,
+                    signals=self.signals,
+                    gate=gate,
+                    events=setup.events,
+                    settled=self._settled,
+                )
+            )
+        self.poller = Poller(store, setup, config, self._announcer.report)
+        self.reaper = Reaper(store, config, setup.events, self._healthy_since, self._announcer.died)
+        self._heartbeat = Heartbeat(
+            store,
+            config,
+            self._stats,
+            [fetcher.executor for fetcher in self.fetchers],
+            embedded=self._embedded,
+            obey=self._inbox.put,
+            fleet=self._see_fleet,
+            beat=self._after_beat,
+        )
+        self._watchdog = Watchdog(self.fetchers, config.lease, config.clock, embedded=self._embedded)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Fire `startup` and start every loop. An error of a startup function passes through: the worker does not run."""
+        for fn in self.setup.lifecycle("startup"):
+            fn()
+        for service in self._services():
+            service.start()
+
+    def quiet(self) -> None:
+        """Claim no more jobs and give back those not started. Running jobs go on. Cannot be undone."""
+        with self._lock:
+            if self.signals.stopping:
+                return
+            self.signals.stopping = True
+        self._heartbeat.quiet = True
+        self.poller.stop()
+        for fetcher in self.fetchers:
+            fetcher.quiet()
+        self._fire("quiet")
+
+    def stop(self, timeout: float | None = None) -> list[str]:
+        """Stop within `timeout` seconds (the configured ones if None) plus a short grace.
+
+        Returns the names of threads whose job would not end; their jobs are back in their queues.
+        """
+        with self._lock:
+            if self._stopped is not None:
+                return self._stopped
+            self._stopped = []
+        steady = self.config.clock.steady
+        deadline = steady() + (self.config.timeout if timeout is None else timeout)
+        self.quiet()
+        self._fire("shutdown")
+        if not self._wait(self._drained, deadline - steady(), self._hurry):
+            self._evict()
+        self._stopped = self._stuck()
+        self._end()
+        self._fire("exit")
+        return self._stopped
+
+    def run(self) -> int:
+        """Run until told to stop by a signal; returns the exit code. For the main thread of a worker process."""
+        restore = self._take_signals()
+        try:
+            self.start()
+            log.info("pillion is running: %s", self.identity)
+            while (name := self._inbox.get()) not in ("TERM", "INT"):
+                self._obey(name)
+            log.info("stopping: running jobs have %g s", self.config.timeout)
+            stuck = self._stop_listening()
+            if stuck:
+                log.warning("these threads did not end; their jobs are back in their queues: %s", ", ".join(stuck))
+            return 0
+        finally:
+            restore()
+
+    def _stop_listening(self) -> list[str]:
+        """Stop, and take a second signal as: now."""
+        listener = threading.Thread(target=self._listen_while_stopping, name="pillion.signals", daemon=True)
+        listener.start()
+        return self.stop()
+
+    def _listen_while_stopping(self) -> None:
+        while True:
+            name = self._inbox.get()
+            if name == "INT":
+                log.warning("stopping now: unfinished jobs go back to their queues")
+                self._hurry.set()
+            elif name != "TERM":
+                self._obey(name)
+
+    def _obey(self, name: str) -> None:
+        if name == "TSTP":
+            log.info("quiet: no new jobs are taken")
+            self.quiet()
+        elif name == "TTIN":
+            log.warning("all threads, as asked by TTIN:\n%s", stacks())
+
+    def _take_signals(self) -> Callable[[], None]:
+        before = {name: signal.getsignal(getattr(signal, f"SIG{name}")) for name in HANDLED}
+
+        def handler(number: int, frame: FrameType | None) -> None:
+            name = signal.Signals(number).name.removeprefix("SIG")
+            earlier = before.get(name)
+            if callable(earlier) and earlier is not signal.default_int_handler:
+                earlier(number, frame)
+            self._inbox.put(name)
+
+        for name in HANDLED:
+            signal.signal(getattr(signal, f"SIG{name}"), handler)
+
+        def restore() -> None:
+            for name, earlier in before.items():
+                signal.signal(getattr(signal, f"SIG{name}"), earlier or signal.SIG_DFL)
+
+        return restore
+
+    # -- stopping --------------------------------------------------------------------------------------------------
+
+    def _evict(self) -> None:
+        """Give running jobs back, then interrupt them, then let them clean up for a moment."""
+        self.signals.leaving = True
+        for fetcher in self.fetchers:
+            fetcher.evict()
+        if not self._wait(lambda: all(fetcher.evicted.is_set() for fetcher in self.fetchers), GIVE_BACK):
+            log.error("could not give all running jobs back; they come back when our lease has run out")
+        for fetcher in self.fetchers:
+            fetcher.executor.interrupt()
+        self._wait(lambda: not any(fetcher.executor.busy for fetcher in self.fetchers), GRACE)
+
+    def _end(self) -> None:
+        for fetcher in self.fetchers:
+            fetcher.executor.end()
+        services = self._services()[::-1]
+        for service in services:
+            if service is not self._announcer:
+                service.stop()
+        for service in services:
+            if service is not self._announcer and not service.join(JOIN + self.config.redis.timeout):
+                log.warning("%s did not end in time", service.name)
+        self._announcer.stop()
+        self._announcer.join(JOIN)
+        self._loop.stop(JOIN)
+
+    def _services(self) -> list[Service]:
+        return [self._announcer, *self.fetchers, self._heartbeat, self.poller, self.reaper, self._watchdog]
+
+    def _drained(self) -> bool:
+        return all(fetcher.drained for fetcher in self.fetchers)
+
+    def _stuck(self) -> list[str]:
+        return [name for fetcher in self.fetchers for name in fetcher.executor.stuck()]
+
+    def _wait(self, done: Callable[[], bool], seconds: float, hurry: threading.Event | None = None) -> bool:
+        """Wait until `done()`, at most so long, or until hurried. Returns what `done()` says at the end."""
+        deadline = self.config.clock.steady() + seconds
+        pause = hurry or threading.Event()
+        while not done():
+            if self.config.clock.steady() >= deadline or pause.wait(LOOK):
+                return done()
+        return True
+
+    # -- what the rooms tell each other ----------------------------------------------------------------------------
+
+    def _settled(self, finished: Any) -> None:
+        self._stats.add(finished)
+        self._announcer.settled(finished)
+
+    def _healthy_since(self) -> float | None:
+        """Since when no fetcher has had trouble; None while one has."""
+        times = [fetcher.healthy_since for fetcher in self.fetchers]
+        return None if any(time is None for time in times) else max(time for time in times if time is not None)
+
+    def _see_fleet(self, processes: int) -> None:
+        self.poller.fleet = max(processes, 1)
+        for fetcher in self.fetchers:
+            fetcher.fleet = max(processes, 1)
+
+    def _after_beat(self, first: bool) -> None:
+        if first:
+            self._fire("heartbeat")
+        self._fire("beat")
+
+    def _fire(self, event: Lifecycle) -> None:
+        for fn in self.setup.lifecycle(event):
+            try:
+                fn()
+            except Exception:
+                log.exception("a function for %s raised and is skipped: %r", event, fn)

@@ -1,0 +1,131 @@
+"""A kill -9 of anything, and folders that vanish: the next `ensure` heals."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from urllib.parse import unquote
+
+import pytest
+import redis
+
+from pillion import embedded
+from tests.waiting import wait_until
+from tests.worker.embedded.projects import Project, held
+
+
+def test_a_killed_user_ends_it_too(project: Project) -> None:
+    user = project.user()
+    user.hear()
+    user.kill()
+    project.wait_for_end()
+
+
+def test_a_killed_server_comes_back_with_its_data(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    project.ensure(announce=True)
+    with project.client() as client:
+        client.set("order", "1")
+    url = project.ensure()
+    project.kill("server")
+    assert project.ensure(announce=True) == url
+    with project.client() as client:
+        assert client.get("order") == b"1"
+    assert [line.split(" the ")[0] for line in capfd.readouterr().err.splitlines()] == [
+        "pillion: started",
+        "pillion: started again",
+    ]
+
+
+def test_a_torn_append_only_file_is_read_up_to_the_tear(project: Project) -> None:
+    with project.client() as client:
+        client.set("order", "1")
+    project.kill("server")
+    (aof,) = (project.folder / "data" / "appendonlydir").glob("*.incr.aof")
+    with aof.open("ab") as file:
+        file.write(b"*3\r\n$3\r\nSET\r\n$5\r\nord")
+    with project.client() as client:
+        assert client.get("order") == b"1"
+
+
+def test_a_killed_guardian_is_replaced_and_the_server_stays(project: Project) -> None:
+    project.ensure()
+    server = project.pid("server")
+    project.kill("guardian")
+    project.ensure()
+    assert project.pid("server") == server
+    assert held(project.folder / "guardian.lock")
+    embedded.release(project.root)
+    project.wait_for_end()
+
+
+def test_killing_guardian_and_server_together_heals(project: Project) -> None:
+    with project.client() as client:
+        client.set("order", "1")
+    project.kill("guardian")
+    project.kill("server")
+    with project.client() as client:
+        assert client.get("order") == b"1"
+    assert held(project.folder / "guardian.lock")
+
+
+def test_a_user_killed_while_starting_leaves_nothing_in_the_way(project: Project) -> None:
+    code = """
+Popen = embedded.subprocess.Popen
+def launch_and_die(*args, **options): Popen(*args, **options); os.kill(os.getpid(), 9)
+embedded.subprocess.Popen = launch_and_die
+embedded.ensure(root, create=True)
+"""
+    project.user(code).process.wait(30)
+    assert project.ensure()
+    assert project.info()["process_id"] == project.pid("server")
+
+
+def test_a_guardian_survives_losing_its_connection(project: Project) -> None:
+    with project.client() as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        names = wait_until(lambda: [c["name"] for c in client.client_list() if c["name"]], what="the guardian")
+    assert names == ["pillion-guardian"]
+    embedded.release(project.root)
+    project.wait_for_end()
+
+
+def test_a_server_busy_with_an_endless_script_is_ended_too(project: Project) -> None:
+    with project.client() as client:
+        client.config_set("lua-time-limit", 1)
+    with socket.socket(socket.AF_UNIX) as abandoned:
+        abandoned.connect(unquote(project.ensure().removeprefix("unix://")))
+        abandoned.sendall(b'EVAL \'redis.call("set","a",1) while true do end\' 0\r\n')
+        wait_until(lambda: busy(project), what="the script to be running")
+        embedded.release(project.root)
+        project.wait_for_end()
+
+
+def busy(project: Project) -> bool:
+    with redis.Redis.from_url(project.ensure(), socket_timeout=5) as client:
+        try:
+            return not client.ping()
+        except redis.ResponseError as error:
+            return "BUSY" in str(error)
+
+
+def test_a_replaced_folder_means_a_new_server_and_the_end_of_the_old(project: Project) -> None:
+    project.ensure()
+    old = project.folder.rename(project.root / "moved")
+    fresh = project.ensure()
+    wait_until(lambda: not held(old / "data") and not held(old / "guardian.lock"), what="the old server to be gone")
+    assert embedded.ensure(project.root) == fresh
+    assert project.runs()
+
+
+def test_a_deleted_folder_means_a_new_server(project: Project) -> None:
+    project.ensure()
+    old = project.pid("server")
+    lock = os.open(project.folder / "data", os.O_RDONLY)
+    shutil.rmtree(project.folder)
+    project.ensure()
+    assert project.pid("server") != old
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.close(lock)
+    assert project.info()["process_id"] == project.pid("server")
