@@ -10,9 +10,8 @@ A map of the house; each floor imports only from those below it.
     0 words      errors   clock   types                               nouns
 
 One job, with a finger: `job.py` and `setter.py` (the call), `client.py` (to bytes), `store/ops.py` (into Redis), then
-`worker/fetcher.py` and `tenure.py` (claimed), `executor.py` and `runner.py` (run), `retry.py` (if it failed), and back through
-the tenure into Redis (settled).
-"""
+`worker/fetcher.py` and `tenure.py` (claimed), `executor.py` and `runner.py` (run), `retry.py` (if it failed), and
+back through the tenure into Redis (settled)."""
 
 from __future__ import annotations
 
@@ -91,7 +90,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """`pillion.Worker`, loaded when first asked for: programs that only push have no use for the engine."""
     if name == "Worker":
-        from pillion.worker import Worker
+        from pillion.worker import Worker  # noqa: PLC0415 - the engine is for worker processes
 
         return Worker
     raise AttributeError(f"module 'pillion' has no attribute {name!r}")

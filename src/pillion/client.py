@@ -3,8 +3,8 @@
     describe -> normalise -> carry context -> client middleware -> verify -> encode -> deliver
 
 `Client` is what job classes push through and what other programs may use directly. Everything up to the delivery is
-shared by both colours. A push is sent once: a crash before the reply leaves the job in Redis or not at all, and a caller
-who cannot know is told so (`MaybeEnqueued`). Nothing here runs jobs; `run_inline` hands over to `inline.py`.
+shared by both colours. A push is sent once: a crash before the reply leaves the job in Redis or not at all, and a
+caller who cannot know is told so (`MaybeEnqueued`). Nothing here runs jobs; `run_inline` hands over to `inline.py`.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Client:
         config = setup.config
         verify(payload, config)
         now = config.clock.now()
-        at = payload.pop("at", None)
+        at: float | None = payload.pop("at", None)
         if at is None or at <= now:
             at, payload["enqueued_at"] = None, stamp(now, config.wire)
         raw = encode(payload)
@@ -338,7 +338,9 @@ def _confirm(parcels: Sequence[Parcel], answer: Any, durability: Durability) -> 
 def _only_jid(item: Item, count: int | None) -> str | None:
     jid = item.get("jid")
     if jid is not None and count != 1:
-        raise PayloadError(f"expected no explicit jid in a bulk push of {count or 'many'} jobs, got {jid!r}; leave it out")
+        raise PayloadError(
+            f"expected no explicit jid in a bulk push of {count or 'many'} jobs, got {jid!r}; leave it out"
+        )
     return jid
 
 
@@ -359,7 +361,7 @@ def _times(item: Item, count: int | None, client: Client) -> tuple[Iterator[floa
         return iter(_checked_times(at, count)), True
     if not _is_number(at):
         raise PayloadError(f"expected 'at' to be epoch seconds, or one such number per job, got {at!r}")
-    return repeat(float(at)), True
+    return repeat(float(at or 0.0)), True
 
 
 def _checked_times(at: Sequence[Any], count: int | None) -> Sequence[float]:

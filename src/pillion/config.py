@@ -34,7 +34,7 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
         url: `redis://`, `rediss://` or `unix://`; None means the embedded server.
         sentinels: `host:port` of each Sentinel; with `master` they replace the URL's host.
         master: the name of the primary that the Sentinels watch.
-        client: an existing redis-py client or connection pool; its class and arguments are taken, never its connections.
+        client: an existing redis-py client or pool; its class and arguments are taken, never its connections.
         prefix: put before every key; the empty prefix is Sidekiq's layout.
         pool_size: most connections that clients of one process use at once.
         checkout_timeout: how long a caller waits for a pooled connection.

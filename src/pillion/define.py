@@ -100,9 +100,7 @@ def define_function(
     )
 
 
-def _keep_statement(
-    cls: type[Any], name: str | None, aliases: Sequence[str], options: Mapping[str, Any]
-) -> _Statement:
+def _keep_statement(cls: type[Any], name: str | None, aliases: Sequence[str], options: Mapping[str, Any]) -> _Statement:
     kept: _Statement | None = cls.__dict__.get(STATEMENT)
     if kept is None or name is not None or aliases or options:
         place = _place_of_class(cls)

@@ -151,7 +151,7 @@ class NotReplicated(StoreError):
         self.jids = tuple(jids)
         self.replicas = replicas
         super().__init__(
-            f"{len(self.jids)} job(s) are on the primary, but {replicas} of {wanted} replica(s) confirmed them in time; "
+            f"{len(self.jids)} job(s) are on the primary, but {replicas} of {wanted} replica(s) confirmed in time; "
             "they will run unless the primary fails over first"
         )
 
@@ -172,7 +172,7 @@ class BootError(PillionError):
     """The worker refuses to start. The message says what is wrong and how to cure it."""
 
 
-class Shutdown(BaseException):  # noqa: N818 - a signal to user code, not an error
+class Shutdown(BaseException):
     """Raised inside a running job when the worker must leave before the job is done.
 
     The job is already back in its queue when this is raised, so it is never a failure: let it pass, use `finally` to

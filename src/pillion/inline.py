@@ -22,7 +22,7 @@ from pillion.types import Payload
 def run(setup: Setup, definition: Definition, raw: bytes) -> Any:
     """Perform a job in this thread and return what it returned; None where server middleware skipped it.
 
-    An `async def` job runs on a loop of its own. Raises what the job raises, and UsageError inside a running event loop.
+    An `async def` job runs on a loop of its own. Raises what the job raises, and UsageError inside a running loop.
     """
     if definition.is_async:
         _refuse_running_loop(definition)
@@ -84,4 +84,6 @@ def _refuse_running_loop(definition: Definition) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise UsageError(f"{definition.name} is `async def` and a loop is running here; await .aperform_inline(...) instead")
+    raise UsageError(
+        f"{definition.name} is `async def` and a loop is running here; await .aperform_inline(...) instead"
+    )

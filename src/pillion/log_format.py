@@ -39,6 +39,7 @@ _COLOURS: Final = {"DEBUG": "34", "INFO": "32", "WARN": "33", "ERROR": "31", "FA
 _DIM: Final = "\x1b[2m"
 _PLAIN: Final = "\x1b[0m"
 _BARE: Final = re.compile(r"[^\s\"=:]+")
+_SIGNS: Final = re.compile(r"://|pass|secret|token|api.?key", re.IGNORECASE)
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
@@ -189,8 +190,8 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _masked(words: str) -> str:
-    """Without passwords. Most lines hold none of the signs of one, and then this costs nothing."""
-    return mask_secrets(words) if "=" in words or ":" in words else words
+    """Without passwords. Most lines hold none of the signs of one, and then this costs next to nothing."""
+    return mask_secrets(words) if _SIGNS.search(words) else words
 
 
 def _error(error: BaseException, where: TracebackType | None) -> dict[str, Any]:

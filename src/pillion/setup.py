@@ -1,12 +1,13 @@
 """What an application sets up: chains, handlers, subscribers and options, in one mutable object.
 
-Before anything runs, `configure(...)`, `configure_client` and `configure_server` blocks write into a `Setup`; its `config`
-is then resolved once from every source and does not change any more. A process has one default `Setup`, which job classes
-push through; a program that talks to several Redis servers makes more of them and gives each its own `Client`.
+Before anything runs, `configure(...)`, `configure_client` and `configure_server` blocks write into a `Setup`; its
+`config` is then resolved once from every source and does not change any more. A process has one default `Setup`,
+which job classes push through; a program that talks to several Redis servers makes more of them and gives each its
+own `Client`.
 
-The kind of process is decided once. `pillion worker` calls `be_server()` before it imports the app, so `configure_server`
-blocks run as they are met; in any other process `configure_client` blocks run before the first push.
-"""
+The kind of process is decided once. `pillion worker` calls `be_server()` before it imports the app, so
+`configure_server` blocks run as they are met; in any other process `configure_client` blocks run before the first
+push."""
 
 from __future__ import annotations
 

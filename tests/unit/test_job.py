@@ -476,6 +476,10 @@ def positional(a: Any, b: Any = "B", c: Any = "C") -> Any:
     return a, b, c
 
 
+def many_defaults(a: Any = "A", b: Any = "B", c: Any = "C", d: Any = "D", *rest: Any) -> Any:
+    return a, b, c, d, rest
+
+
 def keyword_only(a: Any, *, k: Any, o: Any = "O") -> Any:
     return a, k, o
 
@@ -504,6 +508,9 @@ def positional_only(a: Any, b: Any = "B", /, c: Any = "C") -> Any:
         (positional, (1,), {"b": 2}, ([1, 2], {})),
         (positional, (1,), {"c": 3}, ([1, "B", 3], {})),
         (positional, (), {"b": 2, "a": 1}, ([1, 2], {})),
+        (many_defaults, (), {"b": 2, "d": 4}, (["A", 2, "C", 4], {})),
+        (many_defaults, (), {"b": 2, "c": 3}, (["A", 2, 3], {})),
+        (many_defaults, (1, 2, 3, 4, 5, 6), {}, ([1, 2, 3, 4, 5, 6], {})),
         (keyword_only, (1,), {"k": 2}, ([1], {"k": 2})),
         (keyword_only, (), {"a": 1, "k": 2, "o": 3}, ([1], {"k": 2, "o": 3})),
         (optional_keyword, (1,), {}, ([1], {})),
@@ -524,13 +531,14 @@ def test_keywords_are_bound_to_positions_and_defaults_fill_the_gaps(
     assert ("kwargs" in client.item) == bool(bound[1])
 
 
+FUNCTIONS = [positional, many_defaults, keyword_only, optional_keyword, everything, only_more, positional_only]
 VALUES = st.integers(0, 9)
 
 
 @given(
-    function=st.sampled_from([positional, keyword_only, optional_keyword, everything, only_more, positional_only]),
+    function=st.sampled_from(FUNCTIONS),
     args=st.lists(VALUES, max_size=4),
-    kwargs=st.dictionaries(st.sampled_from(["a", "b", "c", "k", "o", "z"]), VALUES, max_size=4),
+    kwargs=st.dictionaries(st.sampled_from(["a", "b", "c", "d", "k", "o", "z"]), VALUES, max_size=4),
 )
 def test_what_is_bound_means_the_same_call(function: Any, args: list[int], kwargs: dict[str, int]) -> None:
     with registry.default.restored():

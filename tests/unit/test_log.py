@@ -39,6 +39,7 @@ from pillion.log_sink import SinkHandler
 from pillion.registry import Definition, Place
 from pillion.types import Dead, Discard, Done, Outcome, Requeue, Retry, Snooze
 
+APP = logging.getLogger("app")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 JOB = Definition("HardWorker", print, kind="function", place=Place("app.py", "HardWorker", "app.py:1"))
 
@@ -63,20 +64,30 @@ class StartedJob(RunningJob, frozen=True, eq=False):
 
 
 @pytest.fixture(autouse=True)
-def root() -> Iterator[logging.Logger]:
-    """The root logger as a fresh process has it: no handlers, level WARNING."""
-    logger = logging.getLogger()
-    handlers, level, raising = logger.handlers[:], logger.level, logging.raiseExceptions
-    logger.handlers[:] = []
-    logger.setLevel(logging.WARNING)
-    yield logger
-    for handler in logger.handlers:
+def restored() -> Iterator[None]:
+    """Afterwards, logging is as it was."""
+    root = logging.getLogger()
+    handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
+    yield
+    for handler in root.handlers:
         if isinstance(handler, SinkHandler):
             handler.release()
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
+    root.handlers[:] = handlers
+    root.setLevel(level)
     logging.raiseExceptions = raising
     log._filter.clock = log.SystemClock()
+
+
+@pytest.fixture
+def root() -> logging.Logger:
+    """The root logger."""
+    return logging.getLogger()
+
+
+def bare() -> None:
+    """Take away the handlers that pytest puts on the root logger while a test runs: a fresh process has none."""
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if "_pytest" not in type(handler).__module__]
 
 
 class Said(io.StringIO):
@@ -96,6 +107,7 @@ class Said(io.StringIO):
 def configured(**options: Any) -> Said:
     """The log of a process configured like this; JSON unless said otherwise."""
     said = Said()
+    bare()
     configure(Config(**options), said)
     return said
 
@@ -137,8 +149,8 @@ def test_every_record_of_a_job_by_any_logger_carries_its_context() -> None:
     with running(tags=["billing", "eu"], bid="batch", retry_count=1):
         clock.steadily = 102.34567
         logging.getLogger("app.billing").warning("one")
-        logging.info("two")
-    logging.info("three")
+        APP.info("two")
+    APP.info("three")
     context = {"jid": "b1", "class": "HardWorker", "queue": "default", "attempt": 3, "elapsed": 2.346}
     context |= {"tags": ["billing", "eu"], "bid": "batch"}
     assert [(line["msg"], line.get("ctx")) for line in said.records()] == [
@@ -155,7 +167,7 @@ def test_tasks_and_threads_keep_their_jobs_apart() -> None:
         with running(jid=jid):
             first.set()
             await then.wait()
-            logging.info(jid)
+            APP.info(jid)
 
     async def main() -> None:
         a, b = asyncio.Event(), asyncio.Event()
@@ -164,7 +176,7 @@ def test_tasks_and_threads_keep_their_jobs_apart() -> None:
     def thread() -> None:
         with running(jid="c"):
             asyncio.run(main())
-            logging.info("c")
+            APP.info("c")
 
     one = threading.Thread(target=thread)
     one.start()
@@ -175,7 +187,7 @@ def test_tasks_and_threads_keep_their_jobs_apart() -> None:
 def test_a_record_may_bring_the_context_of_a_job_from_elsewhere() -> None:
     said = configured()
     with running(jid="here"):
-        logging.info("x", extra={"pillion": {"jid": "elsewhere"}})
+        APP.info("x", extra={"pillion": {"jid": "elsewhere"}})
     assert said.records()[0]["ctx"] == {"jid": "elsewhere"}
 
 
@@ -190,7 +202,7 @@ def test_the_context_is_that_of_where_it_was_logged_when_another_thread_formats_
     handler.addFilter(JobFilter())
     root.addHandler(handler)
     with running(jid="a"):
-        logging.warning("x")
+        APP.warning("x")
     with running(jid="b"):
         assert json.loads(JsonFormatter().format(kept[0]))["ctx"]["jid"] == "a"
 
@@ -201,7 +213,7 @@ def test_a_formatter_in_the_apps_own_setup_knows_the_job_without_the_filter(root
     handler.setFormatter(JsonFormatter())
     root.addHandler(handler)
     with running(jid="a"):
-        logging.warning("x")
+        APP.warning("x")
     assert said.records()[0]["ctx"]["jid"] == "a"
 
 
@@ -210,15 +222,15 @@ def test_a_strange_payload_does_not_break_the_line(fields: dict[str, Any]) -> No
     said = configured()
     with running(**fields) as job:
         job.payload.pop("jid")
-        logging.info("x")
-        logging.info("y")
+        APP.info("x")
+        APP.info("y")
     assert [line["ctx"]["class"] for line in said.records()] == ["HardWorker", "HardWorker"]
 
 
 def test_tags_are_capped() -> None:
     said = configured()
     with running(tags=["x" * 10_000] * 1_000):
-        logging.info("x")
+        APP.info("x")
     tags = said.records()[0]["ctx"]["tags"]
     assert len(tags) == 20
     assert {len(tag) for tag in tags} == {256}
@@ -241,12 +253,12 @@ def test_the_level_comes_from_the_configuration(options: dict[str, Any], passes:
     said = configured(**options)
     names = ["debug", "info", "warning", "error", "critical"]
     for name in names:
-        getattr(logging, name)(name)
+        getattr(APP, name)(name)
     assert [line["msg"] for line in said.records()] == names[names.index(passes) :]
 
 
 def test_a_level_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="log_level: expected one of debug, .* got 'loud'"):
+    with pytest.raises(ConfigError, match=r"log_level: expected one of debug, .* got 'loud'"):
         configure(Config(log_level="loud"), io.StringIO())
 
 
@@ -265,7 +277,7 @@ def job_says(own_level: object, hold: bool = True) -> None:
         end = hold_level(own_level) if hold else lambda: None
         try:
             for number, name in [(10, "debug"), (20, "info"), (30, "warning"), (40, "error")]:
-                logging.getLogger("app").log(number, "job %s", name)
+                APP.log(number, "job %s", name)
         finally:
             end()
 
@@ -281,11 +293,11 @@ def test_a_job_with_a_lower_level_of_its_own_is_heard_and_nobody_else_is(root: l
     said.clear()
     with running(jid="other"):
         end = hold_level("debug")
-        logging.debug("another job")
+        APP.debug("another job")
         end()
-    logging.debug("no job")
+    APP.debug("no job")
     job_says("debug")
-    logging.debug("no job any more")
+    APP.debug("no job any more")
     assert messages(said) == ["job debug", "job info", "job warning", "job error"]
     assert root.level == logging.INFO
 
@@ -295,10 +307,10 @@ def test_a_job_with_a_higher_level_of_its_own_is_silent_below_it(root: logging.L
     with running(log_level="error"):
         end = hold_level("error")
         assert root.level == logging.INFO
-        logging.warning("job warning")
-        logging.error("job error")
+        APP.warning("job warning")
+        APP.error("job error")
         end()
-    logging.info("outside")
+    APP.info("outside")
     assert messages(said) == ["job error", "outside"]
 
 
@@ -308,7 +320,7 @@ def test_what_is_no_lower_level_changes_nothing(root: logging.Logger, value: obj
     end = hold_level(value)
     assert root.level == logging.INFO
     with running(log_level=value):
-        logging.info("x")
+        APP.info("x")
     end()
     assert messages(said) == ["x"]
 
@@ -351,9 +363,9 @@ def test_handlers_of_the_app_do_not_get_others_records_while_the_level_is_low(ro
     theirs = logging.StreamHandler(said)
     root.addHandler(theirs)
     end = hold_level("debug")
-    logging.debug("outside")
+    APP.debug("outside")
     with running(log_level="debug"):
-        logging.debug("inside")
+        APP.debug("inside")
     end()
     assert said.lines() == ["inside"]
     assert theirs.filters == []
@@ -363,7 +375,7 @@ def test_a_jobs_level_works_without_our_configuration_too(root: logging.Logger) 
     said = Said()
     root.addHandler(logging.StreamHandler(said))
     job_says("debug")
-    logging.info("outside")
+    APP.info("outside")
     assert said.lines() == ["job debug", "job info", "job warning", "job error"]
     assert root.level == logging.WARNING
 
@@ -394,10 +406,10 @@ def test_many_threads_with_levels_of_their_own_leave_the_level_as_it_was(root: l
 
 def test_configuring_twice_writes_once_and_takes_the_newest() -> None:
     old = configured()
-    logging.info("old")
+    APP.info("old")
     new = configured(log_level="warning")
-    logging.info("no")
-    logging.warning("new")
+    APP.info("no")
+    APP.warning("new")
     assert (messages(old), messages(new)) == (["old"], ["new"])
 
 
@@ -408,8 +420,8 @@ def test_handlers_that_the_app_set_up_first_stay_alone_and_learn_the_job(root: l
     root.addHandler(handler)
     said = configured(log_level="debug")
     with running(jid="a"):
-        logging.warning("x")
-        logging.info("the app's level is WARNING")
+        APP.warning("x")
+        APP.info("the app's level is WARNING")
     assert said.lines() == []
     [line] = theirs.lines()
     assert line.startswith("x {'jid': 'a', 'class': 'HardWorker'")
@@ -427,11 +439,12 @@ def test_a_second_call_after_the_apps_dictconfig_repairs_what_that_broke() -> No
 
 
 def test_a_handler_that_logging_shut_down_goes_on_writing(tmp_path: Any) -> None:
+    bare()
     path = tmp_path / "log"
     with path.open("w") as stream:
         configure(Config(), stream)
         logging.shutdown()
-        logging.info("after")
+        APP.info("after")
     assert '"msg":"after"' in path.read_text()
 
 
@@ -442,14 +455,14 @@ def test_nothing_is_raised_into_the_program_and_nothing_printed(capfd: pytest.Ca
 
     said = configured()
     for words, args in [("%d", ("x",)), ("%s %s", ("one",)), ("%s", (Rude(),)), (Rude(), ())]:
-        logging.info(words, *args)
+        APP.info(words, *args)
     assert messages(said) == [
         "%d (its arguments do not fit)",
         "%s %s (its arguments do not fit)",
         "%s (its arguments do not fit)",
         "(an unreadable message)",
     ]
-    logging.info("x", extra={"pillion": {("no", "string"): Rude()}})
+    APP.info("x", extra={"pillion": {("no", "string"): Rude()}})
     assert said.records()[-1]["ctx"] == {"('no', 'string')": "<Rude>"}
     assert capfd.readouterr() == ("", "")
 
@@ -460,10 +473,11 @@ def terminal_says(monkeypatch: pytest.MonkeyPatch, config: Config, **env: str) -
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
+    bare()
     master, slave = pty.openpty()
     with os.fdopen(slave, "w") as stream:
         configure(config, stream)
-        logging.warning("hello")
+        APP.warning("hello")
         found = os.read(master, 10_000).decode()
     os.close(master)
     return found
@@ -476,15 +490,15 @@ def test_a_terminal_gets_pretty_lines_in_colour_and_anything_else_json(monkeypat
         terminal_says(monkeypatch, Config(), TERM="dumb"),
     ]
     for line in plain:
-        assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d\d\d WARN  \[root\] hello\r\n", line)
+        assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d\d\d WARN  \[app\] hello\r\n", line)
     assert "\x1b[33m" in terminal_says(monkeypatch, Config(), NO_COLOR="")
     assert json.loads(terminal_says(monkeypatch, Config(log_format="json")))["msg"] == "hello"
     said = configured()
-    logging.warning("hello")
+    APP.warning("hello")
     assert said.records()[0]["msg"] == "hello"
     said = configured(log_format="pretty")
-    logging.warning("hello")
-    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d\d\d WARN  \[root\] hello", said.lines()[0])
+    APP.warning("hello")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d\d\d WARN  \[app\] hello", said.lines()[0])
 
 
 # The two forms

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": "check configuration, server, queues and workers",
 }
 
+COMPLETION = "_PILLION_COMPLETE"
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -73,7 +74,7 @@ def pillion(ctx: click.Context, version: bool) -> None:
 def run(words: Sequence[str]) -> int:
     """Run one command line and return its exit code. What a command raises is explained on stderr."""
     try:
-        code = pillion.main(args=list(words), prog_name="pillion", standalone_mode=False)
+        code = _invoke(words)
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.ClickException as error:
@@ -82,15 +83,26 @@ def run(words: Sequence[str]) -> int:
         say.note("interrupted")
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        _quiet_stdout()
-        return Exit.DONE
+        return _left_alone()
     except PillionError as error:
         from pillion.cli.trouble import explain
 
         return explain(error)
-    except Exception:
-        return _bug()
+    except Exception as error:
+        from pillion.cli.trouble import blame
+
+        return blame(error)
     return code if isinstance(code, int) else Exit.DONE
+
+
+def _invoke(words: Sequence[str]) -> object:
+    """What click's own `main` does, without its answers to Ctrl-C and to a reader that leaves."""
+    if COMPLETION in os.environ:
+        pillion.main(args=list(words), prog_name="pillion")
+    with pillion.make_context("pillion", list(words)) as context:
+        code = pillion.invoke(context)
+        sys.stdout.flush()
+        return code
 
 
 def _misused(error: click.ClickException) -> int:
@@ -102,18 +114,7 @@ def _misused(error: click.ClickException) -> int:
     return Exit.USAGE
 
 
-def _quiet_stdout() -> None:
-    """Whoever read our output has left (`pillion config | head`): do not complain at exit."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _bug() -> int:
-    from pillion.cli.version import installed_version
-    from pillion.mask import mask_secrets
-
-    say.note(mask_secrets(traceback.format_exc()).rstrip())
-    where = f"Pillion {installed_version()}, Python {sys.version.split()[0]}, {sys.platform}"
-    say.error("this is a bug in Pillion, or in a hook that it called", [f"report the lines above, with: {where}"])
-    return Exit.BUG
+def _left_alone() -> int:
+    """Whoever read our output has seen enough (`pillion config | head`): no complaint now, nor at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return Exit.DONE

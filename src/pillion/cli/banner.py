@@ -7,8 +7,8 @@ import platform
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pillion.cli.version import installed_version
 from pillion.clock import SystemClock
+from pillion.version import __version__
 
 if TYPE_CHECKING:
     from pillion.chain import Chain
@@ -27,7 +27,7 @@ def banner(setup: Setup, modules: Sequence[str], answers: Iterable[Check], start
     details = {check.name: check.detail for check in answers}
     policy = details.get("eviction", "").rpartition("maxmemory-policy is ")[2]
     server = f"{details.get('version', 'server')} at {describe(setup.redis_settings())}"
-    head = (f"pillion {installed_version()}", f"python {platform.python_version()}", _with(server, policy))
+    head = (f"pillion {__version__}", f"python {platform.python_version()}", _with(server, policy))
     took = SystemClock().steady() - started
     stop = f"Ctrl-C finishes running jobs ({config.timeout:g} s), again to stop now"
     return "\n".join(

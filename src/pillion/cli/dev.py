@@ -53,7 +53,7 @@ def command(app: tuple[str, ...], **options: Any) -> int:
     """
     setup = use_for_worker(app, options)
     environment = {**os.environ, **_server(setup)}
-    words = [sys.executable, "-m", "pillion", "worker", *app, *_flags(setup, options)]
+    words = [sys.executable, "-P", "-m", "pillion", "worker", *app, *_flags(setup, options)]
     watch = _watcher(Path.cwd())
     return Supervisor(words, environment, setup.config.timeout).run(watch)
 

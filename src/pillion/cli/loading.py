@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -137,10 +138,10 @@ def _failed(target: str, error: BaseException) -> AppError:
     message = " ".join(str(error).split())
     sentence = f"importing {target} failed: {kind}: {message}" if message else f"importing {target} failed: {kind}"
     cures = [f"is {error.name} installed in {sys.prefix}?"] if isinstance(error, ModuleNotFoundError) else []
-    return AppError(sentence, cures, shown=_users_traceback(error))
+    return AppError(sentence, cures, shown=users_traceback(error))
 
 
-def _users_traceback(error: BaseException) -> str:
+def users_traceback(error: BaseException) -> str:
     """The traceback without the frames above and below the user's code."""
     for link in _chain(error):
         link.__traceback__ = _trimmed(link.__traceback__)
@@ -169,6 +170,15 @@ def _trimmed(trace: TracebackType | None) -> TracebackType | None:
     for outer, inner in zip(kept, [*kept[1:], None], strict=False):
         outer.tb_next = inner
     return kept[0] if kept else None
+
+
+def is_users(error: BaseException) -> bool:
+    """Whether what Pillion called last, on the way to this error, was code of the user and not a library."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [number for number, file in enumerate(files) if Path(file).is_relative_to(OURS)]
+    after = files[ours[-1] + 1 :] if ours else files
+    libraries = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
+    return bool(after) and not any(Path(after[0]).is_relative_to(folder) for folder in libraries)
 
 
 def _is_ours(filename: str) -> bool:

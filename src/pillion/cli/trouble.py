@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
+import traceback
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from pillion.cli.exits import Exit
 from pillion.config import RedisSettings
 from pillion.errors import BootError, PillionError, Refused, StoreError, Unavailable, UsageError
 from pillion.mask import mask_secrets
+from pillion.version import __version__
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 USUAL_PORT = 6379
@@ -43,6 +46,21 @@ def explain(error: PillionError) -> int:
         say.note(shown)
     say.error(trouble.sentence, trouble.cures)
     return trouble.code
+
+
+def blame(error: Exception) -> int:
+    """Say whose mistake an unexpected exception is, with its traceback: the user's own code, or a bug of ours."""
+    from pillion.cli.loading import is_users, users_traceback
+
+    kind = " ".join(f"{type(error).__name__}: {error}".split())
+    if is_users(error):
+        say.note(mask_secrets(users_traceback(error)))
+        say.error(mask_secrets(f"your code failed: {kind}"))
+        return Exit.UNHEALTHY
+    say.note(mask_secrets("".join(traceback.format_exception(error)).rstrip()))
+    where = f"Pillion {__version__}, Python {sys.version.split()[0]}, {sys.platform}"
+    say.error(mask_secrets(f"a bug in Pillion: {kind}"), [f"report the lines above, with: {where}"])
+    return Exit.BUG
 
 
 def diagnose(error: PillionError, settings: RedisSettings) -> Trouble:
@@ -113,7 +131,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _unreachable(causes: list[BaseException], said: str, settings: RedisSettings) -> tuple[str, tuple[str, ...]]:
     for cause in causes:
-        found = _by_kind(cause, settings)
+        found = _by_kind(cause, said, settings)
         if found:
             return found
     if "closed" in said.lower() or "reset" in said.lower() or any(isinstance(e, ConnectionError) for e in causes):
@@ -121,7 +139,7 @@ def _unreachable(causes: list[BaseException], said: str, settings: RedisSettings
     return (said.rpartition(": ")[2] or "no reason given").lower(), (ELSEWHERE,)
 
 
-def _by_kind(cause: BaseException, settings: RedisSettings) -> tuple[str, tuple[str, ...]] | None:
+def _by_kind(cause: BaseException, said: str, settings: RedisSettings) -> tuple[str, tuple[str, ...]] | None:
     if isinstance(cause, ConnectionRefusedError):
         return "connection refused", (*_usual_port(settings), START, ELSEWHERE, EMBEDDED)
     if isinstance(cause, FileNotFoundError):
@@ -138,7 +156,8 @@ def _by_kind(cause: BaseException, settings: RedisSettings) -> tuple[str, tuple[
     if isinstance(cause, TimeoutError):
         tls = ("if the server has no TLS, write redis:// instead of rediss://",) if _wants_tls(settings) else ()
         cures = ("check the host and port, and the firewall between here and there", *tls, ELSEWHERE)
-        return f"no answer within {settings.connect_timeout:g} s", cures
+        waited = settings.connect_timeout if "connecting" in said else settings.timeout
+        return f"no answer within {waited:g} s", cures
     return None
 
 

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
-
-def installed_version() -> str:
-    """Pillion's version as it is installed; "unknown" where it runs from a bare source tree."""
-    try:
-        return version("pillion")
-    except PackageNotFoundError:
-        return "unknown"
+from pillion.version import __version__
 
 
 def show_version() -> int:
     """Print `pillion X.Y.Z`."""
-    print(f"pillion {installed_version()}")
+    print(f"pillion {__version__}")
     return 0

@@ -84,7 +84,8 @@ def _boot(setup: Setup) -> list[Check]:
     from pillion import checks, log
 
     config = setup.config
-    log.configure(config)
+    log.configure(config)  # again: the app may have set the level, or broken the log with a set-up of its own
+    log.JobLines().attach(setup.events)
     answers = checks.server(setup.store.run, config)
     for odd in checks.insist(answers):
         say.warning(odd.detail, [odd.cure])

@@ -1,9 +1,8 @@
 """From `RedisSettings` to something that opens connections: the class and arguments redis-py needs, in either colour.
 
-Called by `connection.py` when the first connection opens, so redis-py is imported no earlier. The address is looked up
-again on every reconnect (Sentinel), retries are off, replies are bytes, the protocol is RESP3, and every timeout is finite.
-From a client or pool that the user hands over only its class and arguments are taken.
-"""
+Called by `connection.py` when the first connection opens, so redis-py is imported no earlier. The address is looked
+up again on every reconnect (Sentinel), retries are off, replies are bytes, the protocol is RESP3, and every timeout
+is finite. From a client or pool that the user hands over only its class and arguments are taken."""
 
 from __future__ import annotations
 
@@ -73,7 +72,7 @@ def _from_url(url: str) -> tuple[str, Arguments]:
         arguments = dict(parse_url(url))
     except ValueError as error:
         raise ConfigError(
-            f"expected a URL like redis://localhost:6379/0, rediss://... or unix:///path, got {mask_url(url)!r}: {error}"
+            f"expected redis://localhost:6379/0, rediss://... or unix:///path, got {mask_url(url)!r} ({error})"
         ) from None
     found = arguments.pop("connection_class", None)
     return (found.__name__ if found else "Connection"), arguments

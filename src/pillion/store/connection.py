@@ -1,23 +1,22 @@
 """The only place that talks to Redis: it opens connections, sends ops and reads their replies, in both colours.
 
-redis-py opens, authenticates and pools the connections; an op's bytes go straight through their sockets, one write for one
-exchange. Nothing is sent twice behind the caller's back:
+redis-py opens, authenticates and pools the connections; an op's bytes go straight through their sockets, one write
+for one exchange. Nothing is sent twice behind the caller's back:
 
 - no connection: `Unavailable`, nothing was sent;
-- refused (READONLY, NOREPLICAS, LOADING, UNBLOCKED): the server executed nothing, so the refused commands alone are sent
-  again, once, over a new connection;
+- refused (READONLY, NOREPLICAS, LOADING, UNBLOCKED): the server executed nothing, so the refused commands alone are
+  sent again, once, over a new connection;
 - sent, but the reply was lost: `Ambiguous`, unless the op says that it may be sent twice.
 
-`Store` and `AsyncStore` run ops over a pool. A `Session` is one connection of its own, for a fetcher, that also hears which
-watched keys have changed. After any doubt a socket is closed, never returned. A forked child opens its own.
-"""
+`Store` and `AsyncStore` run ops over a pool. A `Session` is one connection of its own, for a fetcher, that also hears
+which watched keys have changed. After any doubt a socket is closed, never returned. A forked child opens its own."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -265,22 +264,22 @@ async def adrive(connection: Any, exchange: Exchange[Any], settings: RedisSettin
 
 
 @contextmanager
-def opening(settings: RedisSettings) -> Iterator[None]:
+def opening(settings: RedisSettings) -> Generator[None]:
     """Turn redis-py's errors while connecting into ours. Nothing of an op was sent yet."""
-    from redis.exceptions import AuthenticationError, ConnectionError, RedisError, TimeoutError
+    from redis import exceptions
 
     try:
         yield
-    except AuthenticationError as error:
+    except exceptions.AuthenticationError as error:
         raise Refused(f"Redis at {describe(settings)} refused the credentials: {error}") from error
-    except (ConnectionError, TimeoutError, OSError) as error:
+    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
         if str(error).startswith("No connection available"):
             raise PoolTimeout(
                 f"all {settings.pool_size} connections to Redis stayed busy for {settings.checkout_timeout} s; "
                 "raise redis.pool_size, or look for a caller that holds them"
             ) from error
         raise Unavailable(f"cannot reach Redis at {describe(settings)}: {error}") from error
-    except RedisError as error:
+    except exceptions.RedisError as error:
         raise Refused(f"Redis at {describe(settings)} refused the connection: {error}") from error
 
 
@@ -309,16 +308,13 @@ def _available(sock: socket.socket, timeout: float) -> Iterator[bytes]:
     try:
         while True:
             yield _some(sock.recv(READ_SIZE))
-    except (BlockingIOError, _want_read()):
+    except BlockingIOError:
         return
+    except OSError as error:
+        if type(error).__name__ != "SSLWantReadError":  # TLS's way to say the same; importing ssl would cost 20 ms
+            raise
     finally:
         sock.settimeout(timeout)
-
-
-def _want_read() -> type[OSError]:
-    from ssl import SSLWantReadError
-
-    return SSLWantReadError
 
 
 def _some(data: bytes) -> bytes:

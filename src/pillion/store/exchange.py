@@ -1,12 +1,11 @@
 """One exchange with Redis without its I/O: which bytes go out, when the replies are complete, and what they mean.
 
-`connection.py` drives it over blocking sockets and asyncio streams alike. Error replies are values here, so a pipeline's
-other answers are never lost to an exception.
-"""
+`connection.py` drives it over blocking sockets and asyncio streams alike. Error replies are values here, so a
+pipeline's other answers are never lost to an exception."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import hiredis
@@ -21,7 +20,6 @@ TRANSIENT = ("READONLY", "NOREPLICAS", "LOADING", "UNBLOCKED", "MASTERDOWN", "TR
 
 _MORE = object()
 _NONE_YET = object()
-_UNKNOWN_SCRIPT = object()
 
 
 class Exchange(Generic[T]):
@@ -31,7 +29,7 @@ class Exchange(Generic[T]):
     Then `again()` says whether to reconnect and start over with what was refused; `result()` ends it.
     """
 
-    __slots__ = ("_changed", "_op", "_reader", "_repeated", "_replies", "_unsent", "_waiting")
+    __slots__ = ("_changed", "_in_full", "_op", "_reader", "_repeated", "_replies", "_unsent", "_waiting")
 
     def __init__(self, op: Op[T], reader: hiredis.Reader | None = None, changed: set[bytes] | None = None) -> None:
         self._op = op
@@ -41,13 +39,14 @@ class Exchange(Generic[T]):
         self._unsent = list(range(len(op.commands)))
         self._waiting: list[int] = []
         self._repeated = False
+        self._in_full = False
 
     def outgoing(self) -> bytes:
         """The bytes to send now; empty when nothing is left to ask."""
         if not self._unsent:
             return b""
         self._waiting, self._unsent = self._unsent, []
-        return b"".join([hiredis.pack_command(self._words(i)) for i in self._waiting])
+        return b"".join([_pack(self._words(i)) for i in self._waiting])
 
     def waiting(self) -> bool:
         """Whether replies are still to come."""
@@ -90,13 +89,17 @@ class Exchange(Generic[T]):
 
     def _words(self, i: int) -> Command:
         words, script = self._op.commands[i], self._op.script
-        return ("EVAL", script.text, *words[2:]) if script and self._replies[i] is _UNKNOWN_SCRIPT else words
+        return ("EVAL", script.text, *words[2:]) if script and self._in_full and words[0] == "EVALSHA" else words
 
     def _take(self, i: int, reply: Any) -> None:
-        unknown = self._op.script is not None and is_error(reply) and _code(reply) == "NOSCRIPT"
-        if unknown:
-            self._unsent.append(i)
-        self._replies[i] = _UNKNOWN_SCRIPT if unknown else reply
+        self._replies[i] = reply
+        if self._op.script is not None and is_error(reply) and _code(reply) == "NOSCRIPT":
+            # All of it again: what stands before the script, such as CLIENT CACHING, was for that one command.
+            self._in_full, self._unsent = True, list(range(len(self._replies)))
+
+
+# Its own annotation asks for a tuple of one word.
+_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
 def new_reader() -> hiredis.Reader:

@@ -1,77 +1,25 @@
 """Every question Pillion asks Redis, as a value: an `Op` says what to send and how to read the answer.
 
-Ops are built by floors 3 and up and executed by `connection.py`, in either colour. They do no I/O, read no clock and keep
-no state. `safe` says whether an op may be sent twice when its reply was lost: true for reads and for scripts that act
-only on what is still there, never for a plain push.
-"""
+Ops are built by floors 3 and up and executed by `connection.py`, in either colour. They do no I/O, read no clock and
+keep no state. `safe` says whether an op may be sent twice when its reply was lost: true for reads and for scripts
+that act only on what is still there, never for a plain push. `now` is for tests: without it scripts read the server's
+clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from pillion.store.keys import FENCED_TTL, ONCE_TTL, RESCUED_TTL, Keyspace
-from pillion.store.scripts import Script, script
-from pillion.types import Dead, Discard, Done, Requeue, Retry, Settlement, Snooze
+from pillion.store.op import Command, Op, Word, call, command, pipeline, text
+from pillion.types import Dead, Done, Requeue, Retry, Settlement, Snooze
 
-T = TypeVar("T")
-Word: TypeAlias = str | bytes | int | float
-Command: TypeAlias = tuple[Word, ...]
+__all__ = ["Command", "Op", "Word", "command", "pipeline", "text"]
 
 MAX_BATCH = 200
 MAX_CLAIM_BYTES = 1_000_000
-
-
-class Op(msgspec.Struct, Generic[T], frozen=True):
-    """One exchange with Redis: commands that go out in one pipeline, and how to read their replies.
-
-    Attributes:
-        name: for logs and errors.
-        commands: what to send, in order.
-        parse: makes the result from the replies; error replies were raised before.
-        script: the script behind an EVALSHA, sent in full where the server does not know it.
-        safe: may be sent again when the reply was lost.
-    """
-
-    name: str
-    commands: tuple[Command, ...]
-    parse: Callable[[Sequence[Any]], T]
-    script: Script | None = None
-    safe: bool = False
-
-
-def command(*words: Word, safe: bool = True) -> Op[Any]:
-    """One plain command, answered as the server answers it."""
-    return Op(str(words[0]), (words,), _first, safe=safe)
-
-
-def pipeline(name: str, commands: Iterable[Command], *, safe: bool = True) -> Op[list[Any]]:
-    """Several plain commands in one round trip (no transaction)."""
-    return Op(name, tuple(commands), list, safe=safe)
-
-
-def _first(replies: Sequence[Any]) -> Any:
-    return replies[0]
-
-
-def _call(
-    name: str,
-    keys: Sequence[Word],
-    args: Sequence[Word],
-    parse: Callable[[Any], T],
-    *,
-    safe: bool = True,
-) -> Op[T]:
-    body = script(name)
-    words: Command = ("EVALSHA", body.sha, len(keys), *keys, *args)
-    return Op(name, (words,), lambda replies: parse(replies[0]), script=body, safe=safe)
-
-
-def text(value: Any) -> str:
-    """A reply that is a name, as text; bytes that are no UTF-8 keep their place as U+FFFD."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _now(now: float | None, scale: int) -> Word:
@@ -131,7 +79,7 @@ def push_once(keys: Keyspace, parcels: Sequence[Parcel]) -> Op[list[bool]]:
     for parcel in parcels:
         names += (keys.once(parcel.jid), keys.queue(parcel.queue))
         args += (parcel.queue, "" if parcel.at is None else repr(float(parcel.at)), parcel.raw)
-    return _call("push_once", names, args, lambda reply: [taken == 1 for taken in reply])
+    return call("push_once", names, args, lambda reply: [taken == 1 for taken in reply])
 
 
 # -- owning and stepping ---------------------------------------------------------------------------------------------
@@ -175,7 +123,7 @@ class Want(msgspec.Struct, frozen=True, gc=False):
 def join(keys: Keyspace, owner: str, lease_ms: int, concurrency: int, now: float | None = None) -> Op[bool]:
     """Take a lease. False means the name is spent: take another. A lost reply leaves an empty owner to be reaped."""
     names = (keys.lease, keys.fenced, keys.index(owner))
-    return _call("join", names, (owner, lease_ms, _now(now, 1000), concurrency), lambda reply: reply == 1, safe=False)
+    return call("join", names, (owner, lease_ms, _now(now, 1000), concurrency), lambda reply: reply == 1, safe=False)
 
 
 def step(
@@ -213,7 +161,7 @@ def step(
         for effect in item.effects:
             names += effect.keys
             args += (item.claim.n, effect.name, len(effect.keys), len(effect.args), *effect.args)
-    op = _call("step", names, args, lambda reply: _stepped(reply, want.queues), safe=False)
+    op = call("step", names, args, lambda reply: _stepped(reply, want.queues), safe=False)
     if not wake:
         return op
     parse = op.parse
@@ -230,19 +178,23 @@ def _sort(settled: Sequence[Settlement]) -> tuple[list[Settlement], list[Settlem
 
 def _add_other(keys: Keyspace, slot: str, item: Settlement, names: list[Word], args: list[Word]) -> None:
     claim = item.claim
-    match item.outcome:
-        case Retry(at, payload):
-            destination, verb, score, body = keys.retry, "zset", at, payload
-        case Snooze(at, payload):
-            destination, verb, score, body = keys.schedule, "zset", at, payload
-        case Dead(at, payload):
-            destination, verb, score, body = keys.dead, "dead", at, payload
-        case Requeue():
-            destination, verb, score, body = keys.queue(claim.queue), "requeue", 0.0, b""
-        case Discard() | Done():
-            destination, verb, score, body = keys.dead, "drop", 0.0, b""
+    destination, verb, score, body = _writing(keys, item)
     names += (f"{slot}{claim.n}", destination)
     args += (claim.n, verb, repr(score), body)
+
+
+def _writing(keys: Keyspace, item: Settlement) -> tuple[str, str, float, bytes]:
+    """What an outcome writes: (destination, verb, score, payload)."""
+    outcome = item.outcome
+    if isinstance(outcome, Retry):
+        return keys.retry, "zset", outcome.at, outcome.payload
+    if isinstance(outcome, Snooze):
+        return keys.schedule, "zset", outcome.at, outcome.payload
+    if isinstance(outcome, Dead):
+        return keys.dead, "dead", outcome.at, outcome.payload
+    if isinstance(outcome, Requeue):
+        return keys.queue(item.claim.queue), "requeue", 0.0, b""
+    return keys.dead, "drop", 0.0, b""
 
 
 def _stepped(reply: Any, queues: tuple[tuple[str, int], ...]) -> Stepped | str:
@@ -267,7 +219,7 @@ class Held(msgspec.Struct, frozen=True):
 def resync(keys: Keyspace, owner: str, lease_ms: int, now: float | None = None) -> Op[Held | str]:
     """Raise the generation and read the index. FENCED if the lease is gone. Safe: each time raises it again."""
     names = (keys.lease, keys.index(owner))
-    return _call("resync", names, (owner, lease_ms, _now(now, 1000)), _held)
+    return call("resync", names, (owner, lease_ms, _now(now, 1000)), _held)
 
 
 def _held(reply: Any) -> Held | str:
@@ -304,12 +256,12 @@ def _mapping(reply: Any) -> dict[bytes, bytes]:
 def mark(keys: Keyspace, owner: Owner, n: int) -> Op[bool]:
     """Note that a suspect is about to run. False: the claim is no longer ours, so it must not."""
     names = (keys.lease, keys.index(owner.name))
-    return _call("mark", names, (owner.name, owner.generation, n), lambda reply: reply == 1)
+    return call("mark", names, (owner.name, owner.generation, n), lambda reply: reply == 1)
 
 
 def leave(keys: Keyspace, owner: str) -> Op[bool]:
     """Give the lease back. False if claims are left; a reaper returns them when the lease has run out."""
-    return _call("leave", (keys.lease, keys.index(owner)), (owner,), lambda reply: reply == 1)
+    return call("leave", (keys.lease, keys.index(owner)), (owner,), lambda reply: reply == 1)
 
 
 def suspicion(keys: Keyspace, jids: Sequence[str]) -> Op[list[bool]]:
@@ -324,7 +276,7 @@ def suspicion(keys: Keyspace, jids: Sequence[str]) -> Op[list[bool]]:
 def expired(keys: Keyspace, most: int = 10, now: float | None = None) -> Op[tuple[list[str], list[str]]]:
     """Owners whose lease ran out, and fenced owners whose claims still wait, by the server's clock."""
     names = (keys.lease, keys.salvage)
-    return _call(
+    return call(
         "expired",
         names,
         (_now(now, 1000), most),
@@ -335,7 +287,7 @@ def expired(keys: Keyspace, most: int = 10, now: float | None = None) -> Op[tupl
 def fence(keys: Keyspace, owner: str, *, force: bool = False, now: float | None = None) -> Op[bool]:
     """End an owner's rights if its lease ran out, or at once with `force` (the caller knows that it is dead)."""
     names = (keys.lease, keys.fenced, keys.salvage)
-    return _call("fence", names, (owner, _now(now, 1000), int(force), FENCED_TTL), lambda reply: reply == 1)
+    return call("fence", names, (owner, _now(now, 1000), int(force), FENCED_TTL), lambda reply: reply == 1)
 
 
 class Rescue(msgspec.Struct, frozen=True, gc=False):
@@ -369,7 +321,7 @@ def salvage(
         destination = keys.queue(item.queue) if item.verb == "return" else keys.dead
         names += (keys.slot(owner, item.n), destination, keys.rescued(item.jid))
         args += (item.n, item.verb, int(item.counted), item.jid, repr(item.at), item.payload)
-    return _call("salvage", names, args, lambda reply: [int(n) for n in reply])
+    return call("salvage", names, args, lambda reply: [int(n) for n in reply])
 
 
 def rescue_counts(keys: Keyspace, jids: Sequence[str]) -> Op[list[int]]:
@@ -388,7 +340,7 @@ def absolve(keys: Keyspace, jid: str) -> Op[list[Any]]:
 
 def due(source: str, most: int = MAX_BATCH, now: float | None = None) -> Op[tuple[float, list[tuple[bytes, float]]]]:
     """Members of the set `source` whose time has come: the server's now (s), and (member, score) oldest first."""
-    return _call("due", (source,), (_now(now, 1), most), _due)
+    return call("due", (source,), (_now(now, 1), most), _due)
 
 
 def _due(reply: Any) -> tuple[float, list[tuple[bytes, float]]]:
@@ -399,7 +351,7 @@ def _due(reply: Any) -> tuple[float, list[tuple[bytes, float]]]:
 class Move(msgspec.Struct, frozen=True, gc=False):
     """What to do with one due member: `push` it, try it `later`, bury it (`dead`) or `drop` it.
 
-    `at` is the new score for later and dead, and for a push that the server refuses. `queue` is the name without prefix.
+    `at` is the new score for later and dead, and for a push that the server refuses; `queue` has no prefix.
     """
 
     member: bytes
@@ -413,26 +365,29 @@ class Move(msgspec.Struct, frozen=True, gc=False):
 def promote(
     keys: Keyspace, source: str, moves: Sequence[Move], *, dead_max: int, dead_timeout: float, now: float
 ) -> Op[list[bool | str]]:
-    """Carry out moves, each only if its member still stands there with its score: True, False (lost the race) or an error."""
+    """Carry out moves, each only if its member still stands there with its score.
+
+    Per move: True, False where somebody was faster, or the server's error.
+    """
     names: list[Word] = [source, keys.dead, keys.queues]
     args: list[Word] = [dead_max, dead_timeout, repr(now)]
     for move in moves:
         names.append(keys.queue(move.queue) if move.verb == "push" else keys.dead)
         args += (move.member, repr(move.score), move.verb, repr(move.at), move.payload, move.queue)
-    return _call("promote", names, args, lambda reply: [r == 1 if isinstance(r, int) else text(r) for r in reply])
+    return call("promote", names, args, lambda reply: [r == 1 if isinstance(r, int) else text(r) for r in reply])
 
 
 # -- being seen ------------------------------------------------------------------------------------------------------
 
 
-def batch(name: str, commands: Sequence[Command], *, safe: bool = False) -> Op[list[Any]]:
+def batch(commands: Sequence[Command], *, safe: bool = False) -> Op[list[Any]]:
     """Plain single-key commands in one script that runs although memory is full; an error comes back as its text."""
     names: list[Word] = []
     args: list[Word] = []
     for verb, key, *rest in commands:
         names.append(key)
         args += (verb, len(rest), *rest)
-    return _call("batch", names, args, list, safe=safe)
+    return call("batch", names, args, list, safe=safe)
 
 
 def info(section: str) -> Op[dict[str, str]]:

@@ -1,9 +1,9 @@
 """The Lua scripts, loaded once per process from `lua/`, one file per verb.
 
-`step.lua` has a seam for features: an *effect* is a named Lua function body that runs with a settled claim, and only if
-the claim was still held. A feature ships its own as `lua/effects/<name>.lua` or registers it with `add_effect`; deleting
-the feature's file deletes the effect.
-"""
+The step, the one script that renews, settles and claims, stands in three parts in `lua/step/`. It has a seam for
+features: an *effect* is a named Lua function body that runs with a settled claim, and only if the claim was still
+held. A feature ships its own as `lua/effects/<name>.lua` or registers it with `add_effect`; deleting the feature's
+file deletes the effect."""
 
 from __future__ import annotations
 
@@ -27,10 +27,8 @@ class Script(msgspec.Struct, frozen=True):
 
 @cache
 def script(name: str) -> Script:
-    """The script `lua/<name>.lua`, with the effects built in where it is the step."""
-    text = (_LUA / f"{name}.lua").read_text("utf-8")
-    if name == "step":
-        text = _with_effects(text)
+    """The script `lua/<name>.lua`; the step is put together from its parts in `lua/step/` and the effects."""
+    text = _step() if name == "step" else (_LUA / f"{name}.lua").read_text("utf-8")
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -44,8 +42,10 @@ def add_effect(name: str, body: str) -> None:
     script.cache_clear()
 
 
-def _with_effects(step: str) -> str:
-    shebang, _, rest = step.partition("\n")
+def _step() -> str:
+    """The step in its three parts, with the effects between its first line and the rest."""
+    parts = sorted((_LUA / "step").iterdir(), key=lambda part: part.name)
+    shebang, _, rest = "".join(part.read_text("utf-8") for part in parts if part.name.endswith(".lua")).partition("\n")
     functions = [f"effects['{name}'] = function(keys, args, now)\n{body}\nend" for name, body in _effects().items()]
     return "\n".join([shebang, "local effects = {}", *functions, rest])
 

@@ -1,13 +1,13 @@
 """Tells handlers and subscribers what was settled, after the store agreed, in a thread of its own.
 
-A slow or raising handler holds up other announcements, never a lease or a job. What stands in line when the process dies is
-not announced; the outcome itself is in Redis.
-"""
+A slow or raising handler holds up other announcements, never a lease or a job. What stands in line when the process
+dies is not announced; the outcome itself is in Redis."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -51,10 +51,8 @@ class Announcer(Service):
         self._line.put(lambda: self._deaths(job, error))
 
     def turn(self) -> float:
-        try:
+        with suppress(Empty):
             self._line.get(timeout=LOOK_AROUND)()
-        except Empty:
-            pass
         return 0.0
 
     def after(self) -> None:
@@ -67,9 +65,7 @@ class Announcer(Service):
 
     def _tell(self, item: Finished) -> None:
         if item.rejected is not None:
-            self._setup.events.emit(
-                PayloadRejected(queue=item.claim.queue, raw=item.claim.raw, reason=item.rejected)
-            )
+            self._setup.events.emit(PayloadRejected(queue=item.claim.queue, raw=item.claim.raw, reason=item.rejected))
             context = {"context": f"this job can never run and went to the dead set: {item.rejected}"}
             self._errors(ValueError(item.rejected), context | {"jobstr": item.claim.raw})
             return

@@ -2,9 +2,10 @@
 
     fetcher -- dispatch(claims) --> unstarted --> threads | loop --> finished --> fetcher
 
-The fetcher hands claims in and takes `finished` out. An unstarted claim stands in one dict; whoever pops its number has it,
-an executor to start it or the fetcher to give it back, never both. A *token* per running job counts both colours; whoever
-holds none waits. Executors write to the fetcher's wake descriptor only when it has said that it sleeps.
+The fetcher hands claims in and takes `finished` out. An unstarted claim stands in one dict; whoever pops its number
+has it, an executor to start it or the fetcher to give it back, never both. A *token* per running job counts both
+colours; whoever holds none waits. Executors write to the fetcher's wake descriptor only when it has said that it
+sleeps.
 
 Threads are started on demand and live as long as the worker. They are daemons: a job that never ends cannot keep the
 process alive. A crash leaves every claim in its slot.
@@ -12,14 +13,14 @@ process alive. A crash leaves every claim in its slot.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 
-from pillion.config import Capsule, Clock
+from pillion.clock import Clock
+from pillion.config import Capsule
 from pillion.errors import Shutdown
 from pillion.registry import Registry
 from pillion.types import Claim

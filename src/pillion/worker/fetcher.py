@@ -1,19 +1,19 @@
-"""The fetcher: one thread, one connection, one owner. It renews the lease, settles what finished and claims what is free.
+"""The fetcher: one thread, one connection, one owner. It renews the lease, settles what finished and claims what is
+free.
 
-Life is a loop of *turns*. A turn collects what the executor has finished, sends one step, hands out what came back, and then
-sleeps until a job ends, a watched queue changes or a timer runs out. A busy worker makes about one step per batch of
-jobs; an idle one makes one every second or two, to renew its lease and in case a wake-up got lost.
+Life is a loop of *turns*. A turn collects what the executor has finished, sends one step, hands out what came back,
+and then sleeps until a job ends, a watched queue changes or a timer runs out. A busy worker makes about one step per
+batch of jobs; an idle one makes one every second or two, to renew its lease and in case a wake-up got lost.
 
 What can go wrong, and what then:
 
-- *The reply to a step is lost.* The tenure re-syncs over a new connection: unknown claims are adopted, settlements that are
-  still listed are sent again, the others were written.
+- *The reply to a step is lost.* The tenure re-syncs over a new connection: unknown claims are adopted, settlements
+  that are still listed are sent again, the others were written.
 - *FENCED.* Our lease ran out and others have our claims. Unstarted ones are dropped, running ones are marked lost and
   their outcomes will not count; the next turn joins under a new owner name.
-- *The server cannot be reached, or refuses.* Outcomes wait, nothing is started once the lease could be gone, and the fetcher
-  tries again with growing pauses.
-- *This process dies.* Every claim stands in its slot, the lease runs out, and somebody's reaper gives them back.
-"""
+- *The server cannot be reached, or refuses.* Outcomes wait, nothing is started once the lease could be gone, and the
+  fetcher tries again with growing pauses.
+- *This process dies.* Every claim stands in its slot, the lease runs out, and somebody's reaper gives them back."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Fetcher(Service):
         self._gate = gate
         self._events = events
         self._settled = settled
-        self._order = QueueOrder(executor.capsule, config.rng)
+        self._order = QueueOrder(executor.capsule, config)
         self._watched = {store.keys.queue(name).encode() for name in self._order.names}
         self._watched |= {store.keys.paused.encode(), b""}
         self._pace = Pace(executor, config.clock)
@@ -387,5 +387,5 @@ def _readable(descriptors: Iterable[int], seconds: float) -> list[int]:
     return [descriptor for descriptor, _ in poll.poll(max(seconds, 0.0) * 1000)]
 
 
-def _never(raw: bytes) -> bool:
+def _never(_raw: bytes) -> bool:
     return False

@@ -1,7 +1,7 @@
 """The heartbeat shows this process to every dashboard: its row, what it runs, its counters; and it hears their signals.
 
-All of it is Sidekiq's layout, and none of it decides about a job: rescue goes by leases, so a process whose row has expired
-loses nothing. A beat is one script that also runs when the server's memory is full, and one for the counters.
+All of it is Sidekiq's layout, and none of it decides about a job: rescue goes by leases, so a process whose row has
+expired loses nothing. A beat is one script that also runs when the server's memory is full, and one for the counters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pillion.errors import StoreError
 from pillion.store import ops
 from pillion.store.connection import Store
 from pillion.store.keys import CLEANUP_TTL, PROCESS_TTL
-from pillion.store.ops import Command
+from pillion.store.ops import Command, Word
 from pillion.worker import identity as identities
 from pillion.worker.executor import Executor
 from pillion.worker.runner import Run
@@ -82,7 +82,7 @@ class Heartbeat(Service):
             self.flush()
             gone: list[Command] = [("SREM", keys.processes, self.identity), ("UNLINK", keys.work(self.identity))]
             gone += [("UNLINK", keys.workers(self.identity)), ("UNLINK", keys.process(self.identity))]
-            self._store.run(ops.batch("goodbye", gone, safe=True))
+            self._store.run(ops.batch(gone, safe=True))
         except StoreError as error:
             log.warning("heartbeat: could not take the process row down: %s", error)
 
@@ -90,7 +90,7 @@ class Heartbeat(Service):
         """Write counters, work and row, hear signals."""
         self.flush()
         self._measure_rtt()
-        *_, exists, _, _, signal, fleet = self._store.run(ops.batch("beat", [*self._work(), *self._row()], safe=True))
+        *_, exists, _, _, signal, fleet = self._store.run(ops.batch([*self._work(), *self._row()], safe=True))
         self._fleet(int(fleet))
         if signal:
             self._hear(ops.text(signal))
@@ -106,14 +106,14 @@ class Heartbeat(Service):
         if not commands:
             return
         try:
-            self._store.run(ops.batch("flush", commands))
+            self._store.run(ops.batch(commands))
         except BaseException:
             self._stats.put_back(counts)
             raise
 
     def _row(self) -> list[Command]:
         keys, row = self._store.keys, self._store.keys.process(self.identity)
-        fields = {
+        fields: dict[str, Word] = {
             "info": self._info,
             "concurrency": self._config.concurrency,
             "busy": sum(executor.busy for executor in self._executors),
@@ -162,7 +162,9 @@ class Heartbeat(Service):
         if signal in SIGNALS:
             self._obey(signal)
         else:
-            log.warning("heartbeat: unknown signal %r in the list is ignored; known are %s", signal[:20], ", ".join(SIGNALS))
+            log.warning(
+                "heartbeat: unknown signal %r in the list is ignored; known are %s", signal[:20], ", ".join(SIGNALS)
+            )
 
     def _prune(self) -> None:
         """Strike processes without a row off the list, at most once a minute over the fleet."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pillion.config import Config
+from pillion.config import Config, random_jid
 from pillion.version import __version__
 
 _PAGE = resource.getpagesize()
@@ -21,9 +21,9 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 @cache
-def _nonce(pid: int) -> str:
+def _nonce(_pid: int) -> str:
     """Six random bytes, drawn once per process (and again in a forked child)."""
-    return os.urandom(6).hex()
+    return random_jid()[:12]
 
 
 def identity() -> str:
@@ -70,8 +70,7 @@ def info(config: Config, started_at: float, *, embedded: bool) -> bytes:
 def rss_kb() -> int:
     """Resident memory of this process in KB."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * _PAGE // 1024
+        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE // 1024
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak // 1024 if sys.platform == "darwin" else peak

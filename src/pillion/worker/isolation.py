@@ -1,10 +1,9 @@
 """A crash suspect runs alone. The gate makes sure of it over all capsules of a process.
 
-A job that was running when its process died may have killed it. The next process runs each such *suspect* with nothing else
-in flight, so that a second crash convicts the right job. Who holds the gate is the only fetcher that may start anything.
-Waiting for the others to finish is bounded: a suspect beside a job of many hours starts in company after a while. That is
-safe for the others, because a rescue counts only the suspect that was marked as started.
-"""
+A job that was running when its process died may have killed it. The next process runs each such *suspect* with
+nothing else in flight, so that a second crash convicts the right job. Who holds the gate is the only fetcher that may
+start anything. Waiting for the others to finish is bounded: a suspect beside a job of many hours starts in company
+after a while. That is safe for the others, because a rescue counts only the suspect that was marked as started."""
 
 from __future__ import annotations
 

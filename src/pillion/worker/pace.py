@@ -1,9 +1,8 @@
 """How far ahead a fetcher may claim, and how long it may keep what nobody has started.
 
-Prefetch is measured, never blind: it covers about 20 ms of work at the rate at which jobs ended lately, so it is large for
-jobs of microseconds and nothing for jobs of seconds. A claim that has waited longer than a quarter of a second was a
-wrong guess: it goes back to the head of its queue, where another process may take it.
-"""
+Prefetch is measured, never blind: it covers about 20 ms of work at the rate at which jobs ended lately, so it is
+large for jobs of microseconds and nothing for jobs of seconds. A claim that has waited longer than a quarter of a
+second was a wrong guess: it goes back to the head of its queue, where another process may take it."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """The poller moves what is due: members of `retry` and `schedule` whose time has come go to their queues.
 
-Every process polls, at random moments that spread over the fleet, so that together they look about every five seconds. A
-poll reads due members (200 at most per script), takes each through client middleware as a new push, and moves them all in
-one script that checks each member again. So:
+Every process polls, at random moments that spread over the fleet, so that together they look about every five
+seconds. A poll reads due members (200 at most per script), takes each through client middleware as a new push, and
+moves them all in one script that checks each member again. So:
 
 - a crash between reading and moving changes nothing: the members are still due, the next poller finds them;
 - two pollers move a member once: whoever comes second finds it gone;
-- what middleware stops is removed and reported, what it raises for is tried again a minute later, and what cannot be read
-  goes to the dead set. Nothing of that holds the others up.
+- what middleware stops is removed and reported, what it raises for is tried again a minute later, and what cannot be
+  read goes to the dead set. Nothing of that holds the others up.
 
-The sets are shared by every program on this Redis. Most members may be of classes and queues that this process has never
-heard of; they are moved all the same, with their class given to middleware as a name.
+The sets are shared by every program on this Redis. Most members may be of classes and queues that this process has
+never heard of; they are moved all the same, with their class given to middleware as a name.
 
 How long to sleep: with P processes and a wish of one poll per A seconds over the whole fleet, each process sleeps P*A
 seconds on average. Below ten processes the sleep is uniform in 0.5 to 1.5 times that, which keeps single processes
@@ -137,7 +137,9 @@ class Poller(Service):
         check_queue(queue)
         enqueued_at = stamp(self._config.clock.now(), self._config.wire)
         if not self._setup.client_middleware:
-            return Move(member, score, "push", now + TRY_AGAIN, splice(member, {"enqueued_at": enqueued_at}), str(queue))
+            return Move(
+                member, score, "push", now + TRY_AGAIN, splice(member, {"enqueued_at": enqueued_at}), str(queue)
+            )
         kept = run_client(self._setup.client_middleware, payload["class"], payload, str(queue), self._store)
         if kept is None:
             self._stopped(payload)

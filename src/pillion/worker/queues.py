@@ -1,27 +1,25 @@
 """In which order, and with what share, a step looks at a capsule's queues.
 
-Strict: always in the order given, each taking all it can. Random and weighted: a new order for every step, a queue's chance
-of being first in proportion to its weight, as Sidekiq does per fetch. Since one step claims many jobs, a queue's part of
-it is capped by its weight while others have jobs too; what they leave, it may take.
-"""
+Strict: always in the order given, each taking all it can. Random and weighted: a new order for every step, a queue's
+chance of being first in proportion to its weight, as Sidekiq does per fetch. Since one step claims many jobs, a
+queue's part of it is capped by its weight while others have jobs too; what they leave, it may take."""
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 
-from pillion.config import Capsule
+from pillion.config import Capsule, Config
 
 
 class QueueOrder:
     """Gives the (name, share) pairs of each step."""
 
-    def __init__(self, capsule: Capsule, rng: random.Random) -> None:
+    def __init__(self, capsule: Capsule, config: Config) -> None:
         self._queues = list(dict.fromkeys(capsule.queues))
         self._strict = capsule.mode == "strict"
         self._weights = [max(weight, 1) for _, weight in self._queues]
-        self._rng = rng
+        self._rng = config.rng
 
     @property
     def names(self) -> Sequence[str]:

@@ -1,18 +1,20 @@
-"""The reaper rescues the claims of the dead: every process looks for owners whose lease ran out and gives back their jobs.
+"""The reaper rescues the claims of the dead: every process looks for owners whose lease ran out and gives back their
+jobs.
 
-An owner is dead when the *server's* clock says that its lease is over; nobody compares clocks of two hosts. Rescuing has two
-steps, both safe beside other reapers and after a crash half-way. *Fence*: the owner's name is struck off, so whatever it
-still sends answers FENCED. *Salvage*: each claim goes back to the head of its queue, oldest first in line.
+An owner is dead when the *server's* clock says that its lease is over; nobody compares clocks of two hosts. Rescuing
+has two steps, both safe beside other reapers and after a crash half-way. *Fence*: the owner's name is struck off, so
+whatever it still sends answers FENCED. *Salvage*: each claim goes back to the head of its queue, oldest first in
+line.
 
 Poison pills. A job that kills its process would be rescued for ever, so crashes are counted per jid:
 
-- the first time, a jid counts if it was among the `concurrency` oldest claims of the dead owner, for claims start in order
-  and only those can have been running. It is a *suspect* from then on;
+- the first time, a jid counts if it was among the `concurrency` oldest claims of the dead owner, for claims start in
+  order and only those can have been running. It is a *suspect* from then on;
 - suspects are started alone and marked (see `isolation.py`). If the dead owner had marked one, only that one counts;
 - at the third count within 72 hours it goes to the dead set with the reason, or nowhere if it said `dead: false`.
 
-Outage amnesty. After an outage of the server all leases are over at once and everybody is alive. So nobody fences others
-until its own steps have succeeded without a break for one full lease: by then the living have renewed theirs.
+Outage amnesty. After an outage of the server all leases are over at once and everybody is alive. So nobody fences
+others until its own steps have succeeded without a break for one full lease: by then the living have renewed theirs.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ ROUNDS_PER_LEASE = 4
 class Reaper(Service):
     """Looks for dead owners about four times per lease.
 
-    `healthy_since` tells since when (steady seconds) all fetchers of this process have had no trouble; None while one has.
+    `healthy_since` tells since when (steady seconds) no fetcher of this process has had trouble; None while one has.
     `died` is called with (job, error) for each poison pill.
     """
 
@@ -91,7 +93,8 @@ class Reaper(Service):
             op = ops.salvage(
                 keys, owner, rescues, dead_max=config.dead_max_jobs, dead_timeout=config.dead_timeout_in_seconds
             )
-            done = set(self._store.run(op))
+            salvaged = self._store.run(op)
+            done = set(salvaged)
             moved += len(done)
             self._tell(owner, [rescue for rescue in rescues if rescue.n in done])
         return moved

@@ -4,9 +4,9 @@
     perform(run) | aperform(run)             the only place where the user's code is called, once per colour
     finish(run, result, error) -> Finished   shared by both colours
 
-Executors call these three; nothing here touches Redis or another thread. A crash anywhere in between leaves the claim in
-its slot, where a reaper finds it. Whatever a job raises becomes an outcome; only `Shutdown` means that it did not end.
-"""
+Executors call these three; nothing here touches Redis or another thread. A crash anywhere in between leaves the claim
+in its slot, where a reaper finds it. Whatever a job raises becomes an outcome; only `Shutdown` means that it did not
+end."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from pillion.types import (
     Discard,
     Done,
     Drop,
-    Effect,
     Later,
     Outcome,
     Payload,
     Requeue,
+    Settlement,
     Snooze,
 )
 
@@ -54,7 +54,9 @@ class Run:
 
     __slots__ = ("claim", "definition", "payload", "running", "started", "task", "thread")
 
-    def __init__(self, claim: Claim, payload: Payload, definition: Definition, running: RunningJob, started: float) -> None:
+    def __init__(
+        self, claim: Claim, payload: Payload, definition: Definition, running: RunningJob, started: float
+    ) -> None:
         self.claim = claim
         self.payload = payload
         self.definition = definition
@@ -71,8 +73,8 @@ class Failure(msgspec.Struct, frozen=True):
     verdict: Verdict
 
 
-class Finished(msgspec.Struct, frozen=True, gc=False):
-    """A claim with its outcome, on its way to the fetcher. The first three fields are those of a `Settlement`.
+class Finished(Settlement, frozen=True, gc=False):
+    """A settlement on its way to the fetcher, with what handlers and counters will ask about it.
 
     Attributes:
         name: the job's class name, "" where it could not be read.
@@ -82,9 +84,6 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
         rejected: why its payload can never run.
     """
 
-    claim: Claim
-    outcome: Outcome
-    effects: tuple[Effect, ...] = ()
     name: str = ""
     elapsed: float = -1.0
     payload: Payload | None = None
@@ -118,7 +117,7 @@ class Runner:
         return Run(claim, payload, definition, RunningJob(claim, payload, definition, self._signals), started)
 
     def perform(self, run: Run) -> tuple[Any, BaseException | None]:
-        """Call a sync job in this thread, inside its context and middleware: (result, None) or (None, what it raised)."""
+        """Call a sync job here, inside its context and middleware: (result, None) or (None, what it raised)."""
         token = enter(run.running)
         carried = self._carrier.restore(run.payload) if self._carrier else ()
         try:
@@ -156,7 +155,7 @@ class Runner:
             leave(token)
 
     def finish(self, run: Run, result: Any, error: BaseException | None) -> Finished:
-        """The outcome of a run. A shutdown or a cancelled task puts the job back; everything else it raised failed it."""
+        """The outcome of a run. A shutdown or a cancelled task puts the job back; whatever else it raised failed it."""
         elapsed = self._clock.steady() - run.started
         if error is None and type(result) not in (Later, Drop):
             effects = tuple(run.running.effects) if run.running.effects else ()

@@ -16,7 +16,7 @@ PAUSE_AFTER_ERROR = 1.0
 
 
 class Service:
-    """One loop in a thread of its own. Subclasses give `turn`, which returns the seconds to wait before the next one."""
+    """One loop in a thread of its own. Subclasses give `turn`, which returns the seconds to wait before the next."""
 
     name = "service"
 

@@ -1,7 +1,7 @@
 """Counting what was settled, in Sidekiq's keys: totals, days, metrics per minute and ten minutes, histograms.
 
-Fetchers add, the heartbeat flushes. Counts are kept in memory between two beats; if a flush fails they are put back (Sidekiq
-loses them), if the process dies they are lost, which is why nothing depends on them.
+Fetchers add, the heartbeat flushes. Counts are kept in memory between two beats; if a flush fails they are put back
+(Sidekiq loses them), if the process dies they are lost, which is why nothing depends on them.
 
 Layout after Sidekiq 8.1: `stat:*`; hashes `j|YYMMDD|H:MM` and `j|YYMMDD|H:M` with fields `<class>|p`, `|f`, `|ms`; and
 `h|<class>-D-H:M`, a bitfield of 26 saturating u16 counters. They carry the minute of the flush.

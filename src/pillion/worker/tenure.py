@@ -1,8 +1,9 @@
 """What a fetcher holds, and its conversation with the server about it: join, step, re-sync, leave.
 
-The tenure knows exactly which claims are ours (`mine`) and which outcomes wait to be written (`outbox`). A settlement leaves
-the outbox only when the server has said so: by answering the step that carried it, or by a re-sync that no longer lists
-it. So every outcome is written at most once and none is forgotten, whatever happens to the connection in between.
+The tenure knows exactly which claims are ours (`mine`) and which outcomes wait to be written (`outbox`). A settlement
+leaves the outbox only when the server has said so: by answering the step that carried it, or by a re-sync that no
+longer lists it. So every outcome is written at most once and none is forgotten, whatever happens to the connection in
+between.
 
 One thread owns a tenure. Errors of the store pass through; the next call repairs what they left in doubt.
 """
@@ -98,10 +99,13 @@ class Tenure:
         """Compare what the server lists with what we know; a difference is an alarm and makes the next step re-sync."""
         if self.owner is None or self._must_resync:
             return True
-        held = ops.index_claims(self.session.call(ops.index(self._keys, self.owner.name)))
+        fields = self.session.call(ops.index(self._keys, self.owner.name))
+        held = ops.index_claims(fields)
         if held.keys() == self.mine:
             return True
-        log.error("%s: the server lists %d claims, we know of %d; re-syncing", self.owner.name, len(held), len(self.mine))
+        log.error(
+            "%s: the server lists %d claims, we know of %d; re-syncing", self.owner.name, len(held), len(self.mine)
+        )
         self._must_resync = True
         return False
 

@@ -1,10 +1,9 @@
 """The watchdog notices a fetcher that is stuck, as opposed to a server that fails.
 
-A fetcher that ends its attempts, in success or error, is alive: it will go on when the server does. One that has not ended
-any for three renewal periods hangs in something nobody foresaw. Then all stacks are logged and its connection is dropped;
-if that does not free it, the process exits with code 70, so that whoever supervises it starts a new one and its leases run
-out. Nothing is lost: claims stand in their slots.
-"""
+A fetcher that ends its attempts, in success or error, is alive: it will go on when the server does. One that has not
+ended any for three renewal periods hangs in something nobody foresaw. Then all stacks are logged and its connection
+is dropped; if that does not free it, the process exits with code 70, so that whoever supervises it starts a new one
+and its leases run out. Nothing is lost: claims stand in their slots."""
 
 from __future__ import annotations
 
@@ -62,7 +61,7 @@ def stacks() -> str:
     """What every thread is doing right now."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     parts = []
-    for ident, frame in sys._current_frames().items():
+    for ident, frame in sys._current_frames().items():  # pyright: ignore[reportPrivateUsage]
         lines = "".join(traceback.format_stack(frame))
         parts.append(f"Thread {names.get(ident, ident)}:\n{lines}")
     return "\n".join(parts)

@@ -7,10 +7,9 @@
     ├── Reaper       rescues the dead's jobs      ├── Announcer   handlers and subscribers
     └── Watchdog     notices what is stuck
 
-Stopping keeps one promise: a claim is settled, or back in its queue before its job is interrupted. At the deadline running
-jobs are given back first, then interrupted, then get three seconds for their `finally` blocks; then the process leaves,
-whatever still hangs. If it is killed instead, leases do the same work later.
-"""
+Stopping keeps one promise: a claim is settled, or back in its queue before its job is interrupted. At the deadline
+running jobs are given back first, then interrupted, then get three seconds for their `finally` blocks; then the
+process leaves, whatever still hangs. If it is killed instead, leases do the same work later."""
 
 from __future__ import annotations
 
@@ -109,7 +108,7 @@ class Worker:
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Fire `startup` and start every loop. An error of a startup function passes through: the worker does not run."""
+        """Fire `startup` and start every loop. What a startup function raises passes through, and nothing runs."""
         for fn in self.setup.lifecycle("startup"):
             fn()
         for service in self._services():

@@ -1,0 +1,42 @@
+-- step, part 3: claim jobs, queue by queue. The index entry is written before the payload moves: an entry without a slot is
+-- harmless, a slot without an entry would be lost from sight.
+local paused = {}
+if want > 0 and redis.call('EXISTS', KEYS[3]) == 1 then
+  for _, name in ipairs(redis.call('SMEMBERS', KEYS[3])) do paused[name] = true end
+end
+
+local function take(q, most)
+  local queue, name = KEYS[4 + q], ARGV[12 + 2 * q]
+  local length = redis.pcall('LLEN', queue)
+  if failed(length, name) then return false end
+  local count = math.min(length, most, want)
+  if count == 0 then return true end
+  local entries = {}
+  for i = 1, count do entries[2 * i - 1], entries[2 * i] = first + i - 1, name end
+  redis.call('HSET', index, unpack(entries))
+  local moved = 0
+  while moved < count and room > 0 do
+    local payload = redis.pcall('LMOVE', queue, KEYS[key + moved + 1], 'RIGHT', 'LEFT')
+    if failed(payload, name) then break end
+    claims[#claims + 1] = q
+    claims[#claims + 1] = payload
+    moved, room = moved + 1, room - #payload
+  end
+  for i = moved + 1, count do redis.call('HDEL', index, first + i - 1) end
+  first, key, want = first + moved, key + moved, want - moved
+  return true
+end
+
+local open = {}
+for q = 1, nqueues do
+  if want > 0 and not paused[ARGV[12 + 2 * q]] and take(q, tonumber(ARGV[13 + 2 * q])) then open[#open + 1] = q end
+end
+for _, q in ipairs(open) do
+  if want > 0 and room > 0 and #claims > 0 then take(q, want) end
+end
+-- Nothing is left for us. Reading the queues' existence now makes a tracking connection hear of the next push: our own
+-- LMOVEs above have used up what it was to be told.
+if want > 0 and nqueues > 0 then redis.call('EXISTS', unpack(KEYS, 5, 4 + nqueues)) end
+local suspected = 0
+if #claims > 0 then suspected = redis.call('ZCARD', suspects) end
+return {missed, errors, suspected, claims}

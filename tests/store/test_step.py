@@ -1,0 +1,349 @@
+"""The step script and its neighbours, one owner at a time, on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+import redis
+
+from pillion.config import RedisSettings
+from pillion.errors import Refused
+from pillion.store import ops, scripts
+from pillion.store.connection import Store
+from pillion.store.ops import FENCED, STALE, Held, Op, Owner, Stepped, Want
+from pillion.types import Claim, Dead, Discard, Done, Effect, Outcome, Requeue, Retry, Settlement, Snooze
+from tests.servers import Server
+
+LEASE_MS = 60_000
+NAME = "host:1:abc/default.1"
+NOW = 1_800_000_000.0
+
+
+class Bench:
+    """An owner with the few moves that these tests repeat."""
+
+    def __init__(self, server: Server) -> None:
+        self.store = Store(RedisSettings(url=server.url))
+        self.keys = self.store.keys
+        self.redis: redis.Redis = server.client()
+        self.owner = Owner(NAME)
+        self.next = 1
+
+    def join(self, name: str = NAME, concurrency: int = 10) -> bool:
+        return self.store.run(ops.join(self.keys, name, LEASE_MS, concurrency, NOW))
+
+    def push(self, queue: str, *payloads: str) -> None:
+        self.redis.lpush(f"queue:{queue}", *payloads)
+
+    def op(
+        self,
+        want: int = 0,
+        queues: Sequence[str | tuple[str, int]] = ("q",),
+        settled: Sequence[Settlement] = (),
+        owner: Owner | None = None,
+    ) -> Op[Stepped | str]:
+        shares = tuple((queue, want) if isinstance(queue, str) else queue for queue in queues)
+        return ops.step(
+            self.keys,
+            owner or self.owner,
+            LEASE_MS,
+            settled,
+            Want(want, self.next, shares if want else ()),
+            dead_max=100,
+            dead_timeout=1_000.0,
+            now=NOW,
+        )
+
+    def step(
+        self,
+        want: int = 0,
+        queues: Sequence[str | tuple[str, int]] = ("q",),
+        settled: Sequence[Settlement] = (),
+    ) -> Stepped:
+        reply = self.store.run(self.op(want, queues, settled))
+        assert isinstance(reply, Stepped), reply
+        self.next += len(reply.claims)
+        return reply
+
+    def claim(self, *payloads: str, queue: str = "q") -> list[Claim]:
+        self.push(queue, *payloads)
+        first = self.next
+        claims = self.step(len(payloads), [queue]).claims
+        return [Claim(NAME, first + i, queue, raw) for i, (_, raw) in enumerate(claims)]
+
+    def settle(self, claim: Claim, outcome: Outcome, *effects: Effect) -> Stepped:
+        return self.step(settled=[Settlement(claim, outcome, effects)])
+
+    def index(self) -> dict[bytes, bytes]:
+        return self.redis.hgetall(self.keys.index(NAME))  # type: ignore[return-value]
+
+    def close(self) -> None:
+        self.redis.delete(self.keys.lease, *(self.redis.keys("pillion:*") or ["-"]))
+        self.store.close()
+
+
+@pytest.fixture
+def bench(server: Server) -> Iterator[Bench]:
+    bench = Bench(server)
+    yield bench
+    bench.close()
+
+
+def test_without_a_lease_nothing_happens(bench: Bench) -> None:
+    bench.push("q", "a")
+    assert bench.store.run(bench.op(want=1)) == FENCED
+    assert bench.redis.lrange("queue:q", 0, -1) == [b"a"]
+
+
+def test_a_lost_index_counts_as_a_lost_lease(bench: Bench) -> None:
+    bench.join()
+    bench.redis.delete(bench.keys.index(NAME))
+    bench.push("q", "a")
+    assert bench.store.run(bench.op(want=1)) == FENCED
+    assert bench.redis.llen("queue:q") == 1
+
+
+def test_an_older_generation_changes_nothing(bench: Bench) -> None:
+    bench.join()
+    held = bench.store.run(ops.resync(bench.keys, NAME, LEASE_MS, NOW))
+    assert isinstance(held, Held)
+    assert held.generation == 2
+    bench.push("q", "a")
+    assert bench.store.run(bench.op(want=1)) == STALE
+    assert bench.redis.llen("queue:q") == 1
+    assert isinstance(bench.store.run(bench.op(want=1, owner=Owner(NAME, 2))), Stepped)
+
+
+def test_an_owner_name_is_taken_once_and_never_again_after_fencing(bench: Bench) -> None:
+    assert bench.join()
+    assert not bench.join()
+    assert bench.store.run(ops.fence(bench.keys, NAME, force=True))
+    assert not bench.join()
+
+
+def test_claims_leave_the_queue_oldest_first_into_slots_of_their_own(bench: Bench) -> None:
+    bench.join(concurrency=7)
+    bench.push("q", "a", "b", "c")
+    assert bench.step(want=2).claims == [("q", b"a"), ("q", b"b")]
+    assert bench.redis.lrange("queue:q", 0, -1) == [b"c"]
+    assert bench.index() == {b"g": b"1", b"c": b"7", b"1": b"q", b"2": b"q"}
+    assert bench.redis.lrange(bench.keys.slot(NAME, 2), 0, -1) == [b"b"]
+
+
+def test_a_step_renews_the_lease_by_the_servers_clock(bench: Bench) -> None:
+    bench.join()
+    bench.redis.zadd(bench.keys.lease, {NAME: 1})
+    bench.step()
+    assert bench.redis.zscore(bench.keys.lease, NAME) == NOW * 1000 + LEASE_MS
+
+
+@pytest.mark.parametrize(
+    ("outcome", "key", "member", "score"),
+    [
+        (Retry(NOW + 5, b"again"), "retry", b"again", NOW + 5),
+        (Snooze(NOW + 6, b"later"), "schedule", b"later", NOW + 6),
+        (Dead(NOW, b"gone"), "dead", b"gone", NOW),
+    ],
+)
+def test_an_outcome_stands_in_its_place_and_the_claim_is_gone(
+    bench: Bench, outcome: Outcome, key: str, member: bytes, score: float
+) -> None:
+    bench.join()
+    (claim,) = bench.claim("a")
+    bench.settle(claim, outcome)
+    assert bench.redis.zrange(key, 0, -1, withscores=True) == [(member, score)]
+    assert set(bench.index()) == {b"g", b"c"}
+    assert not bench.redis.exists(bench.keys.slot(NAME, 1))
+
+
+@pytest.mark.parametrize("outcome", [Done(), Discard("not needed")])
+def test_done_and_discard_leave_nothing(bench: Bench, outcome: Outcome) -> None:
+    bench.join()
+    (claim,) = bench.claim("a")
+    assert bench.settle(claim, outcome).missed == ()
+    assert set(bench.index()) == {b"g", b"c"}
+    assert bench.redis.keys("*") and not bench.redis.exists("retry", "dead", "schedule", "queue:q")
+
+
+def test_requeued_claims_are_the_next_to_run_in_their_old_order(bench: Bench) -> None:
+    bench.join()
+    claims = bench.claim("a", "b", "c")
+    bench.push("q", "z")
+    bench.step(settled=[Settlement(claim, Requeue()) for claim in claims])
+    assert bench.step(want=9).claims == [("q", b"a"), ("q", b"b"), ("q", b"c"), ("q", b"z")]
+
+
+def test_a_claim_that_is_not_held_any_more_settles_nothing(bench: Bench) -> None:
+    bench.join()
+    (claim,) = bench.claim("a")
+    bench.settle(claim, Done())
+    for outcome in (Done(), Retry(NOW, b"zombie"), Dead(NOW, b"zombie"), Requeue(), Snooze(NOW, b"zombie")):
+        assert bench.settle(claim, outcome).missed == (1,)
+    assert not bench.redis.exists("retry", "dead", "schedule", "queue:q")
+
+
+def test_done_claims_and_a_missed_one_in_one_step(bench: Bench) -> None:
+    bench.join()
+    claims = bench.claim("a", "b")
+    gone = Claim(NAME, 99, "q", b"x")
+    stepped = bench.step(settled=[Settlement(claim, Done()) for claim in (claims[0], gone, claims[1])])
+    assert stepped.missed == (99,)
+    assert set(bench.index()) == {b"g", b"c"}
+
+
+def test_the_dead_set_is_trimmed_by_age_and_count(bench: Bench) -> None:
+    bench.join()
+    bench.redis.zadd("dead", {"ancient": NOW - 1_001, **{f"d{i}": NOW - 500 + i for i in range(150)}})
+    (claim,) = bench.claim("a")
+    bench.settle(claim, Dead(NOW, b"newest"))
+    assert bench.redis.zcard("dead") == 99  # as Sidekiq's trimming: one less than the maximum
+    assert bench.redis.zrange("dead", -1, -1) == [b"newest"]
+    assert bench.redis.zscore("dead", "ancient") is None
+
+
+def test_a_paused_queue_is_skipped_from_the_next_step_on(bench: Bench) -> None:
+    bench.join()
+    bench.push("q", "a")
+    bench.push("r", "b")
+    bench.redis.sadd("paused", "q")
+    assert bench.step(want=5, queues=["q", "r"]).claims == [("r", b"b")]
+    bench.redis.srem("paused", "q")
+    assert bench.step(want=5, queues=["q", "r"]).claims == [("q", b"a")]
+
+
+def test_a_queue_of_the_wrong_type_is_reported_and_holds_nothing_up(bench: Bench) -> None:
+    bench.join()
+    bench.redis.set("queue:bad", "surprise")
+    bench.push("q", "a")
+    stepped = bench.step(want=5, queues=["bad", "q"])
+    assert stepped.claims == [("q", b"a")]
+    assert [subject for subject, _ in stepped.errors] == ["bad"]
+    assert "WRONGTYPE" in stepped.errors[0][1]
+
+
+def test_a_destination_of_the_wrong_type_keeps_the_claim(bench: Bench) -> None:
+    bench.join()
+    first, second = bench.claim("a", "b")
+    bench.redis.set("retry", "surprise")
+    stepped = bench.step(settled=[Settlement(first, Retry(NOW, b"r")), Settlement(second, Done())])
+    assert [subject for subject, _ in stepped.errors] == ["1"]
+    assert set(bench.index()) == {b"g", b"c", b"1"}
+    assert bench.redis.lrange(bench.keys.slot(NAME, 1), 0, -1) == [b"a"]
+
+
+@pytest.mark.parametrize("key", ["pillion:lease", f"pillion:inf:{NAME}"])
+def test_our_own_key_of_the_wrong_type_is_loud_and_pops_nothing(bench: Bench, key: str) -> None:
+    bench.join()
+    bench.push("q", "a")
+    bench.redis.delete(key)
+    bench.redis.set(key, "surprise")
+    with pytest.raises(Refused, match="WRONGTYPE"):
+        bench.store.run(bench.op(want=1))
+    assert bench.redis.lrange("queue:q", 0, -1) == [b"a"]
+
+
+def test_what_is_claimed_at_once_is_bounded_in_bytes(bench: Bench) -> None:
+    bench.join()
+    bench.push("q", *(f"{i}" * 400_000 for i in range(5)))
+    assert [raw[:1] for _, raw in bench.step(want=5).claims] == [b"0", b"1", b"2"]
+    assert sorted(field for field in bench.index() if field.isdigit()) == [b"1", b"2", b"3"]
+    assert bench.redis.llen("queue:q") == 2
+
+
+def test_a_share_is_kept_while_others_have_jobs_and_leftovers_are_taken(bench: Bench) -> None:
+    bench.join()
+    bench.push("q", *"abcdefgh")
+    bench.push("r", "x", "y")
+    shares = [("q", 3), ("r", 3)]
+    assert [queue for queue, _ in bench.step(want=6, queues=shares).claims] == ["q", "q", "q", "r", "r", "q"]
+
+
+def test_an_effect_runs_only_while_the_claim_is_held(bench: Bench) -> None:
+    scripts.add_effect("tally", "return redis.pcall('INCRBY', keys[1], args[1])")
+    bench.join()
+    first, second = bench.claim("a", "b")
+    effect = Effect("tally", ("tally",), (5,))
+    bench.settle(first, Done(), effect)
+    assert bench.redis.get("tally") == b"5"
+    bench.settle(first, Done(), effect)  # not held any more
+    assert bench.redis.get("tally") == b"5"
+    stepped = bench.step(settled=[Settlement(second, Retry(NOW, b"r"), (effect, Effect("tally", ("other",), (1,))))])
+    assert stepped.errors == ()
+    assert (bench.redis.get("tally"), bench.redis.get("other")) == (b"10", b"1")
+    bench.redis.delete("tally", "other")
+
+
+def test_an_effect_that_fails_is_reported_and_the_settlement_stands(bench: Bench) -> None:
+    scripts.add_effect("tally", "return redis.pcall('INCRBY', keys[1], args[1])")
+    bench.join()
+    (claim,) = bench.claim("a")
+    bench.redis.lpush("tally", "not a number")
+    stepped = bench.settle(claim, Done(), Effect("tally", ("tally",), (5,)))
+    assert "WRONGTYPE" in stepped.errors[0][1]
+    assert set(bench.index()) == {b"g", b"c"}
+
+
+def test_a_step_works_although_the_servers_memory_is_full(server: Server, bench: Bench) -> None:
+    bench.join()
+    bench.push("q", "a", "b")
+    try:
+        bench.redis.config_set("maxmemory", "1mb")
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            bench.redis.set("x", 1)
+        first = bench.step(want=1).claims[0]
+        claim = Claim(NAME, 1, "q", first[1])
+        bench.settle(claim, Retry(NOW, b"r"))
+        assert bench.redis.zrange("retry", 0, -1) == [b"r"]
+    finally:
+        bench.redis.config_set("maxmemory", "0")
+
+
+def test_a_resync_tells_what_is_held_and_shuts_out_the_past(bench: Bench) -> None:
+    bench.join()
+    bench.claim("a", "b")
+    held = bench.store.run(ops.resync(bench.keys, NAME, LEASE_MS, NOW))
+    assert held == Held(2, {1: "q", 2: "q"})
+    assert bench.store.run(ops.slots(bench.keys, NAME, [1, 2, 3])) == [b"a", b"b", None]
+
+
+def test_leaving_needs_empty_hands(bench: Bench) -> None:
+    bench.join()
+    (claim,) = bench.claim("a")
+    assert not bench.store.run(ops.leave(bench.keys, NAME))
+    bench.settle(claim, Done())
+    assert bench.store.run(ops.leave(bench.keys, NAME))
+    assert bench.redis.zscore(bench.keys.lease, NAME) is None
+    assert not bench.redis.exists(bench.keys.index(NAME))
+
+
+def test_an_idle_session_hears_a_push_and_an_unpause_but_not_its_own_lease(bench: Bench) -> None:
+    bench.join()
+    session = bench.store.session()
+    session.open()
+    assert session.track()
+    wake = ops.step(
+        bench.keys,
+        bench.owner,
+        LEASE_MS,
+        (),
+        Want(5, 1, (("q", 5), ("r", 5))),
+        dead_max=9,
+        dead_timeout=9.0,
+        wake=True,
+    )
+    for change, key in (
+        (lambda: bench.push("r", "a"), b"queue:r"),
+        (lambda: bench.redis.sadd("paused", "q"), b"paused"),
+    ):
+        session.call(wake)
+        session.changed()
+        change()
+        heard: set[bytes] = set()
+        for _ in range(1000):
+            heard |= session.changed()
+            if key in heard:
+                break
+        assert key in heard
+        bench.redis.delete("queue:r")
+    session.close()
