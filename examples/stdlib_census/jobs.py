@@ -3,8 +3,8 @@
 `CountModule` reads one source file, `weigh` adds up the bytes of a package, `summarise` waits for both and adds up the
 rest. They leave what they found in Redis, under keys of one census that expire after an hour.
 
-A job may run twice: a worker can die between the work and its acknowledgement. So each job writes a field of its own and
-none adds to a total, and the second run changes nothing.
+A job may run twice: a worker can die between the work and its acknowledgement. So each job writes a field of its own,
+none adds to a total, and a second run changes nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CountModule(pillion.Job, queue="modules", retry=1):
         note(census, "counted", path, found)
 
     @staticmethod
-    def retry_in(count: int, error: BaseException, job: dict[str, Any]) -> int | str:
+    def retry_in(_count: int, error: BaseException, _job: dict[str, Any]) -> int | str:
         """A missing file may still come: a second from now, plus jitter. Broken syntax stays broken: no retry."""
         return "kill" if isinstance(error, SyntaxError | ValueError) else 1
 
@@ -102,8 +102,12 @@ def store() -> Redis:
 
 def note(census: str, kind: str, name: str, value: Any) -> None:
     key = f"census:{census}:{kind}"
-    store().pipeline().hset(key, name, json.dumps(value)).expire(key, KEPT).execute()
+    with store().pipeline() as writes:
+        writes.hset(key, name, json.dumps(value))
+        writes.expire(key, KEPT)
+        writes.execute()
 
 
 def notes(census: str, kind: str) -> dict[str, Any]:
-    return {name: json.loads(value) for name, value in store().hgetall(f"census:{census}:{kind}").items()}
+    found = store().hgetall(f"census:{census}:{kind}")
+    return {str(name): json.loads(value) for name, value in found.items()}

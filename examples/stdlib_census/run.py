@@ -3,8 +3,8 @@
     server ── worker process ── push ── watch ── check ── tables
 
 It starts a server of its own in a temporary folder, a worker on `jobs.py`, pushes a job for every module, and watches.
-Four more files are trouble on purpose: one that never appears, one with broken syntax, one that is no text, and one that
-appears only after the first attempt. Nothing moves them through the retry set and the dead set but the worker itself.
+Four more files are trouble on purpose: one that never appears, one with broken syntax, one that is no text, and one
+that appears only after the first attempt. Only the worker moves their jobs through the retry set and the dead set.
 
 At the end the summary must say what can be known beforehand: all modules but the broken ones. If it does not, or if the
 worker dies, or after a minute, this says so and exits with 1. Whatever happened, server and worker are gone afterwards.
@@ -22,7 +22,7 @@ import sysconfig
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ class Trouble(Exception):
 
 
 @contextmanager
-def scratch_server() -> Iterator[Path]:
+def scratch_server() -> Generator[Path]:
     """A server in a folder of its own, for us and for the processes we start. Both go when the block ends."""
     with tempfile.TemporaryDirectory(prefix="census-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -67,7 +67,7 @@ def scratch_server() -> Iterator[Path]:
 
 
 def leave_server(folder: Path) -> None:
-    """Let the server go: it ends when nobody uses it any more. Wait for that, since its folder is about to be removed."""
+    """Let the server go: it ends when nobody uses it any more. Wait for that, since its folder is to be removed."""
     embedded.release(folder)
     try:
         deadline = time.monotonic() + STOPPING
@@ -117,7 +117,7 @@ class Worker:
 
 
 @contextmanager
-def worker(folder: Path) -> Iterator[Worker]:
+def worker(folder: Path) -> Generator[Worker]:
     started = Worker(folder)
     try:
         yield started
@@ -161,10 +161,9 @@ def plan(folder: Path, limit: int | None) -> Plan:
 
 
 def push(planned: Plan) -> None:
-    """One round trip for all modules, one for all packages; the odd ones out alone."""
-    files = [*planned.modules, *planned.hopeless]
-    jobs.CountModule.perform_bulk([(CENSUS, str(path)) for path in files])
+    """One round trip for all modules and one for all packages. What is trouble goes first: it will take longest."""
     jobs.CountModule.set(retry=3).perform_async(CENSUS, str(planned.late))
+    jobs.CountModule.perform_bulk([(CENSUS, str(path)) for path in (*planned.hopeless, *planned.modules)])
     packages = defaultdict(list)
     for path in planned.modules:
         packages[path.relative_to(LIBRARY).parts[0]].append(str(path))
@@ -181,7 +180,7 @@ def watch(planned: Plan, crew: Worker, started: float) -> dict[str, int]:
             shown.show(now)
             if now.at > PATIENCE:
                 raise Trouble(f"not done after {PATIENCE:g} s: {now}; {crew.last_words()}")
-            if not planned.late.exists() and planned.late in waiting_for_retry():
+            if not planned.late.exists() and planned.late in jobs_in("retry"):
                 planned.late.write_text("def better_late():\n    return 'than never'\n")
             time.sleep(LOOK)
     totals: dict[str, int] = summary["totals"]
@@ -190,11 +189,14 @@ def watch(planned: Plan, crew: Worker, started: float) -> dict[str, int]:
 
 def snapshot(planned: Plan, at: float) -> view.Snapshot:
     """Ask Redis, in one round trip. These are Sidekiq's keys: a list per queue, sets sorted by time for the rest."""
-    asked = jobs.store().pipeline(transaction=False).hlen(f"census:{CENSUS}:counted")
-    asked.zcard("schedule").zcard("retry").zcard("dead").zrange("retry", 0, 0, withscores=True)
-    for name in QUEUES:
-        asked.llen(f"queue:{name}")
-    counted, scheduled, retrying, dead, first, *waiting = asked.execute()
+    with jobs.store().pipeline(transaction=False) as asked:
+        asked.hlen(f"census:{CENSUS}:counted")
+        for name in ("schedule", "retry", "dead"):
+            asked.zcard(name)
+        asked.zrange("retry", 0, 0, withscores=True)
+        for name in QUEUES:
+            asked.llen(f"queue:{name}")
+        counted, scheduled, retrying, dead, first, *waiting = asked.execute()
     return view.Snapshot(
         at=at,
         total=planned.total,
@@ -207,12 +209,9 @@ def snapshot(planned: Plan, at: float) -> view.Snapshot:
     )
 
 
-def waiting_for_retry() -> set[Path]:
-    return {Path(json.loads(job)["args"][1]) for job in jobs.store().zrange("retry", 0, -1)}
-
-
-def dead_jobs() -> dict[Path, dict[str, Any]]:
-    found = (json.loads(job) for job in jobs.store().zrange("dead", 0, -1))
+def jobs_in(place: str) -> dict[Path, dict[str, Any]]:
+    """The jobs in the retry set or the dead set, by the file each is about. Their members are the jobs, as JSON."""
+    found = (json.loads(str(member)) for member in jobs.store().zrange(place, 0, -1))
     return {Path(job["args"][1]): job for job in found}
 
 
@@ -222,9 +221,9 @@ def check(planned: Plan, summary: dict[str, int], counted: dict[str, Any]) -> No
     facts = {
         "modules in the summary": (summary["modules"], planned.expected),
         "modules counted": (len(counted), planned.expected),
-        "files in the dead set": (sorted(dead_jobs()), sorted(planned.hopeless)),
+        "files in the dead set": (sorted(jobs_in("dead")), sorted(planned.hopeless)),
         "jobs left over": (sum(now.queues.values()) + now.scheduled + now.retrying, 0),
-        "attempts for the late file": (counted.get(str(planned.late), {}).get("attempt", 0) > 1, True),
+        "late file counted by a retry": (counted.get(str(planned.late), {}).get("attempt", 0) > 1, True),
     }
     wrong = [f"{what}: expected {due}, got {found}" for what, (found, due) in facts.items() if found != due]
     if wrong:
@@ -235,7 +234,7 @@ def check(planned: Plan, summary: dict[str, int], counted: dict[str, Any]) -> No
 
 
 def result(planned: Plan, totals: dict[str, int], counted: dict[str, Any], elapsed: float) -> view.Result:
-    dead = dead_jobs()
+    dead = jobs_in("dead")
     fates = [(path.name, error_of(dead[path]), dead[path]["retry_count"] + 1, "dead set") for path in planned.hopeless]
     late = counted[str(planned.late)]
     fates.append((planned.late.name, "not there at first", late["attempt"], "counted"))
@@ -264,9 +263,18 @@ def census(folder: Path, limit: int | None) -> None:
     view.report(result(planned, summary, counted, elapsed))
 
 
+def at_least_one(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise ValueError(word)
+    return number
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Count what is in the standard library, one job per module.")
-    parser.add_argument("--modules", type=int, metavar="N", help="only so many modules, spread over the library")
+    parser.add_argument(
+        "--modules", type=at_least_one, metavar="N", help="only so many modules, spread over the library"
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -276,7 +284,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     return 0
 
 

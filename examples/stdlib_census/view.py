@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -44,7 +44,7 @@ class Watcher(Protocol):
 
 
 @contextmanager
-def watcher() -> Iterator[Watcher]:
+def watcher() -> Generator[Watcher]:
     """The view for this stdout, for as long as the block lasts."""
     if not sys.stdout.isatty():
         yield PlainLines()
@@ -154,6 +154,7 @@ def report(result: Result) -> None:
     table("Most functions", ("module", *columns), rows)
     table("Longest functions, one per module", ("function", "lines"), longest)
     table("Trouble, and what became of it", ("file", "error", "attempts", "now"), result.fates)
+    console.print()
     totals = result.totals
     say(
         f"{totals['modules']:,} files: {totals['lines']:,} lines, {totals['classes']:,} classes, "
@@ -167,7 +168,8 @@ def pace(found: Sequence[Mapping[str, Any]]) -> str:
     """Jobs per second, by the times that the jobs noted: from the first one's start to the last one's end."""
     took = max(each["finished"] for each in found) - min(each["started"] for each in found)
     cpu = sum(each["cpu"] for each in found)
-    return f"{len(found):,} modules in {took:.2f} s: {len(found) / took:,.0f} jobs/s, of which parsing took {cpu:.2f} s CPU"
+    rate = len(found) / took
+    return f"{len(found):,} modules in {took:.2f} s: {rate:,.0f} jobs/s in one process; parsing took {cpu:.2f} s of CPU"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -216,7 +216,8 @@ def _indented(lines: str) -> str:
 
 def _line(line: str) -> str:
     """A line of a traceback, its own indentation kept."""
-    return " " * (len(line) - len(line.lstrip(" "))) + one_line(line)
+    words = line.lstrip(" ")
+    return " " * (len(line) - len(words)) + one_line(words)
 
 
 def _value(value: object) -> str:
@@ -229,24 +230,33 @@ def _value(value: object) -> str:
 def _as_json(line: dict[str, Any]) -> str:
     try:
         return msgspec.json.encode(line, enc_hook=_shown).decode()
-    except Exception:  # what a program passed as `extra`: keys that are no strings, cycles, halves of surrogate pairs
-        safe = {
-            key: {str(name): _shown(each) for name, each in value.items()} if key in ("ctx", "extra") else value
-            for key, value in line.items()
-        }
-        return json.dumps(safe)
+    except Exception:  # halves of surrogate pairs somewhere
+        try:
+            return json.dumps(line, default=_shown, allow_nan=False)
+        except Exception:  # what a program passed as `extra`: keys that are no strings, cycles, not a number
+            safe = {name: _shown_each(value) if name in ("ctx", "extra") else value for name, value in line.items()}
+            return json.dumps(safe)
+
+
+def _shown_each(values: dict[Any, Any]) -> dict[str, str]:
+    return {name if isinstance(name, str) else _shown(name): _shown(value) for name, value in values.items()}
 
 
 def _hidden(name: str, value: object) -> object:
     pair = f"{name}=x"
     if mask_secrets(pair) != pair:
         return HIDDEN
-    return _masked(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return _masked(value)
+    if value is None or isinstance(value, (int, float)):
+        return value
+    shown = _shown(value)
+    return shown if HIDDEN in shown else value
 
 
 def _shown(value: object) -> str:
     try:
-        return _masked(repr(value)[:MAX_VALUE])
+        return _masked(repr(value))[:MAX_VALUE]
     except Exception:
         return f"<{type(value).__name__}>"
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, assert_type
 
-from pillion.job import FunctionJob, Job, job
+import pillion
+from pillion.job import FunctionJob
 
 T = TypeVar("T")
 
 
-class HardWorker(Job, queue="default", retry=5, customer={"id": 1}):
+class HardWorker(pillion.Job, queue="default", retry=5, customer={"id": 1}):
     def perform(self, name: str, count: int = 1) -> int:
         self.logger.info("%s %s %s", self.jid, self.bid, self.interrupted())
         return count
@@ -19,7 +20,7 @@ class HardWorker(Job, queue="default", retry=5, customer={"id": 1}):
 class Heir(HardWorker, queue="slow"): ...
 
 
-class AsyncWorker(Job, name="Billing::AsyncWorker", aliases=["Old"]):
+class AsyncWorker(pillion.Job, name="Billing::AsyncWorker", aliases=["Old"]):
     async def perform(self, name: str, *, loud: bool = False) -> bytes:
         return name.encode()
 
@@ -28,30 +29,30 @@ class AsyncWorker(Job, name="Billing::AsyncWorker", aliases=["Old"]):
         return count
 
 
-class Stub(Job, queue="ruby"): ...
+class Stub(pillion.Job, queue="ruby"): ...
 
 
-class StaticWorker(Job):
+class StaticWorker(pillion.Job):
     @staticmethod
     def perform(a: int, *rest: str) -> None: ...
 
 
-class Export(Job, Generic[T]):
+class Export(pillion.Job, Generic[T]):
     def perform(self, what: str) -> list[T]:
         return []
 
 
-@job
+@pillion.job
 def plain(user_id: int, template: str = "welcome") -> str:
     return template
 
 
-@job(queue="mailers", retry=3, tags=["mail"], customer=5)
+@pillion.job(queue="mailers", retry=3, tags=["mail"], customer=5)
 async def send_email(user_id: int, *, template: str = "welcome") -> bool:
     return True
 
 
-@job(retry_in=lambda count, error, job: 10, retries_exhausted=lambda job, error: print(job))
+@pillion.job(retry_in=lambda count, error, job: 10, retries_exhausted=lambda job, error: print(job))
 def with_blocks() -> None: ...
 
 
@@ -59,7 +60,7 @@ async def aplain(user_id: int) -> int:
     return user_id
 
 
-decorated: FunctionJob[[int], Any] = job(aplain)
+decorated: FunctionJob[[int], Any] = pillion.job(aplain)
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pillion.job import Job, job
+import pillion
 
 
-class HardWorker(Job):
+class HardWorker(pillion.Job):
     def perform(self, name: str, count: int = 1) -> int:
         return count
 
@@ -15,23 +15,23 @@ class HardWorker(Job):
 class Heir(HardWorker, queue="slow"): ...
 
 
-class AsyncWorker(Job):
+class AsyncWorker(pillion.Job):
     async def perform(self, name: str, *, loud: bool = False) -> bytes:
         return b""
 
 
-class Needy(Job):
+class Needy(pillion.Job):
     def __init__(self, user: str) -> None: ...
 
     def perform(self, name: str) -> None: ...
 
 
-@job
+@pillion.job
 def plain(user_id: int, template: str = "welcome") -> str:
     return template
 
 
-@job(queue="mailers")
+@pillion.job(queue="mailers")
 async def send_email(user_id: int, *, template: str) -> bool:
     return True
 
@@ -88,10 +88,10 @@ async def twins() -> None:
 
 
 def definitions() -> None:
-    @job(retry_in=5)  # E: no function
+    @pillion.job(retry_in=5)  # E: no function
     def retried() -> None: ...
 
-    @job(aliases=5)  # E: no names
+    @pillion.job(aliases=5)  # E: no names
     def renamed() -> None: ...
 
     retried.perform_async()

@@ -29,7 +29,7 @@ from pillion.payload import (
 GOOD = b'{"class":"A","args":[],"queue":"default","jid":"j"}'
 
 
-def job(args: bytes = b"[]", **fields: object) -> bytes:
+def job(args: bytes = b"[]", /, **fields: Any) -> bytes:
     """A stored job with these raw arguments; the fields replace or join the usual ones."""
     usual: dict[str, object] = {"class": "A", "queue": "default", "jid": "j", **fields}
     rest = json.dumps({key: value for key, value in usual.items() if value is not ...})

@@ -190,7 +190,7 @@ def test_bad_queue_names_are_refused(name: object) -> None:
 
 
 ITEM: dict[str, Any] = {"class": "A", "args": [1]}
-MALFORMED: list[tuple[dict[str, Any], str]] = [
+MALFORMED: list[tuple[dict[Any, Any], str]] = [
     ({"class": None}, "`class`"),
     ({"class": 5}, "`class`.*an int"),
     ({"class": ""}, "`class`"),

@@ -143,13 +143,24 @@ FAILURES = [
 def test_a_failure_writes_these_bytes(before: str, after: str, wire: Wire, error: Exception | str, now: float) -> None:
     raw = golden(before)
     job = decode(raw)
-    if isinstance(error, str):  # a class of Ruby's
-        name, _, message = error.partition(": ")
-        error = type(name, (Exception,), {})(message)
-    verdict = decide(raw, job, job["queue"], error, NO_RULES, Config(clock=At(now), wire=wire))
+    verdict = decide(
+        raw,
+        job,
+        job["queue"],
+        rubys(error) if isinstance(error, str) else error,
+        NO_RULES,
+        Config(clock=At(now), wire=wire),
+    )
     assert isinstance(verdict.outcome, Retry)
     assert verdict.outcome.payload == golden(after)
     assert encode(verdict.job) == encode(decode(golden(after)))
+
+
+def rubys(error: str) -> Exception:
+    """An error of a class that Python lacks, from "Name: message"."""
+    name, _, message = error.partition(": ")
+    made: Exception = type(name, (Exception,), {})(message)
+    return made
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -453,6 +453,8 @@ def test_nothing_is_raised_into_the_program_and_nothing_printed(capfd: pytest.Ca
         def __str__(self) -> str:
             raise ValueError("rude")
 
+        __repr__ = __str__
+
     said = configured()
     for words, args in [("%d", ("x",)), ("%s %s", ("one",)), ("%s", (Rude(),)), (Rude(), ())]:
         APP.info(words, *args)
@@ -549,8 +551,9 @@ def test_what_a_call_passed_as_extra_stands_in_extra() -> None:
     assert extra(what=Config) == {"what": "<class 'pillion.config.Config'>"}
     assert extra(bad=float("nan")) == {"bad": None}
     assert extra(bad=cyclic) == {"bad": "[[...]]"}
-    assert extra(bad="\ud800") == {"bad": "'\\ud800'"}
-    assert extra(bad={(1, 2): 3}) == {"bad": "{(1, 2): 3}"}
+    assert extra(bad="\ud800") == {"bad": "\ud800"}
+    assert extra(bad="\ud800", worse=float("nan")) == {"bad": "'\\ud800'", "worse": "nan"}
+    assert extra(bad={(1, 2): 3}) == {"bad": {"(1, 2)": 3}}
 
 
 def test_a_pretty_line() -> None:
@@ -570,6 +573,7 @@ def test_a_pretty_traceback_is_indented_below_its_line() -> None:
     assert first.endswith("INFO  failed")
     assert rest[0] == "    Traceback (most recent call last):"
     assert rest[1].startswith('      File "')
+    assert rest[2].startswith("        ")
     assert rest[-1] == "    12:00:00.000 INFO  jid=forged: done"
     assert all(line.startswith("    ") for line in rest)
 
@@ -598,6 +602,14 @@ def test_no_line_can_be_forged(formatter: logging.Formatter, evil: str) -> None:
     record.exc_info = caught(type(evil.replace("\x00", ""), (ValueError,), {"__module__": "m"})(evil))
     record.stack_info = evil
     assert all(part.isprintable() for part in formatter.format(record).split("\n"))
+
+
+def test_text_that_is_no_unicode_leaves_the_rest_of_a_json_line_as_it_is() -> None:
+    record = record_of("\ud800")
+    record.pillion = {"jid": "a", "attempt": 1}
+    line = JsonFormatter().format(record)
+    assert line.isascii()
+    assert json.loads(line)["ctx"] == {"jid": "a", "attempt": 1}
 
 
 @pytest.mark.parametrize("evil", FORGING, ids=ascii)

@@ -122,7 +122,7 @@ def test_two_different_definitions_under_one_name_are_an_error_that_leaves_the_t
 
 
 def test_the_error_shows_file_and_line_of_both_classes(modules: Modules) -> None:
-    first = modules.write("billing", "import pillion.job\n\nclass Send(pillion.job.Job):\n    def perform(self): ...\n")
+    first = modules.write("billing", "import pillion\n\nclass Send(pillion.Job):\n    def perform(self): ...\n")
     source = "from pillion.job import job\n\n\n@job(name='Send')\ndef deliver(): ...\n"
     second = modules.write("mails", source)
     modules.load("billing")

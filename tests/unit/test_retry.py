@@ -48,10 +48,10 @@ class StandingClock:
 class NoJitter(random.Random):
     """Chance that always takes the first of its choices, and remembers how many there were."""
 
-    choices: int | None = None
+    asked: int | None = None
 
     def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
-        self.choices = start
+        self.asked = start
         return 0
 
 
@@ -358,7 +358,7 @@ def test_the_default_delay_is_the_fourth_power_of_the_count(count: int, seconds:
     chance = NoJitter()
     verdict = failed(config=Config(clock=StandingClock(), rng=chance), retry_count=count - 1 if count else ...)
     assert delay(verdict) == seconds
-    assert chance.choices == 10 * (count + 1)
+    assert chance.asked == 10 * (count + 1)
 
 
 @settings(max_examples=60)

@@ -21,7 +21,7 @@ from types import TracebackType
 from pillion.errors import ConfigError, UsageError
 
 OURS = Path(__file__).parents[1]
-MACHINERY = ("<frozen importlib", "importlib/__init__.py")
+MACHINERY = ("<frozen importlib", "importlib/__init__.py", "click/core.py")
 SKIPPED_FOLDERS = {"node_modules", "site-packages", "venv", "env", "build", "dist", "__pycache__"}
 MOST_FILES = 5_000
 

@@ -57,6 +57,7 @@ def main(folder: str, address: str, *command: str) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     guardian = Guardian(folder, address)
     problem = serve(folder, address, list(command)) if command else ""
+    problem = problem or guardian.connect()
     report(problem or READY)
     if not problem:
         guardian.watch()
@@ -68,7 +69,7 @@ class Guardian:
 
     def __init__(self, folder: str, address: str) -> None:
         self.address = address
-        self.connection: socket.socket | None = None
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.unused = False
         self.office = open_lock(folder, GUARDIAN)
         fcntl.flock(self.office, fcntl.LOCK_EX)
@@ -78,28 +79,44 @@ class Guardian:
         # The kernel closes descriptors in ascending order when a process ends: newcomers get in when all else is free.
         self.start = open_lock(folder, START)
 
-    def watch(self) -> None:
-        """Return when the server is gone, by itself or because nobody uses it any more."""
-        _thread.start_new_thread(self.end_when_unused, ())
-        while not acquire(self.data, shared=True):
-            try:
-                self.listen()
-            except OSError:
-                time.sleep(PAUSE)  # the socket is gone before the process is
+    def connect(self) -> str:
+        """Open the connection to keep; returns why not, or nothing.
 
-    def listen(self) -> None:
-        """Hold one connection until it ends. The server speaks on it only to refuse a shutdown."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        The shutdown goes out on it, not by path: should the folder be moved, the path may lead to another server.
+        """
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
             connection.connect(self.address)
             connection.sendall(b"CLIENT SETNAME pillion-guardian\r\n")
             connection.recv(256)
-            self.connection = connection
-            if self.unused:
-                connection.sendall(SHUTDOWN)
-            while refusal := connection.recv(4096):
+        except OSError as error:
+            connection.close()
+            return f"its guardian could not connect to {self.address}: {error}"
+        self.connection.close()
+        self.connection = connection
+        if self.unused:
+            self.shut_down()
+        return ""
+
+    def watch(self) -> None:
+        """Return when the server is gone, by itself or because nobody uses it any more."""
+        _thread.start_new_thread(self.end_when_unused, ())
+        self.listen()
+        while not acquire(self.data, shared=True):  # the process ends a little later than its connections
+            if self.connect():
+                time.sleep(PAUSE)
+            else:
+                self.listen()
+
+    def listen(self) -> None:
+        """Return when the connection has ended. The server speaks on it only to refuse a shutdown."""
+        try:
+            while refusal := self.connection.recv(4096):
                 log(f"the server does not shut down: {refusal!r}")
                 time.sleep(ANSWER_PATIENCE)
-                connection.sendall(FORCED)
+                self.connection.sendall(FORCED)
+        except OSError as error:
+            log(f"the connection broke: {error}")
 
     def end_when_unused(self) -> None:
         """Wait until nobody uses the server and nobody can start to, then send the shutdown."""
@@ -107,10 +124,15 @@ class Guardian:
             self.wait_until_unused()
             log("nobody uses the server any more: shutting it down")
             self.unused = True
-            if self.connection is not None:
-                self.connection.sendall(SHUTDOWN)
+            self.shut_down()
         except OSError as error:
-            log(f"could not ask the server to shut down: {error}")
+            log(f"cannot wait for the end of all users: {error}")
+            os._exit(1)
+
+    def shut_down(self) -> None:
+        """Say it; a connection that has ended is the other thread's business."""
+        with contextlib.suppress(OSError):
+            self.connection.sendall(SHUTDOWN)
 
     def wait_until_unused(self) -> None:
         """Return with `start.lock` and `users.lock` held."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -19,8 +18,6 @@ from pillion.worker.runner import Failure, Finished
 from pillion.worker.service import Service
 
 log = logging.getLogger("pillion")
-
-LOOK_AROUND = 0.5
 
 
 class Announcer(Service):
@@ -50,9 +47,12 @@ class Announcer(Service):
         """Hand a job that will not run again to the death handlers."""
         self._line.put(lambda: self._deaths(job, error))
 
+    def stop(self) -> None:
+        super().stop()
+        self._line.put(_nothing)
+
     def turn(self) -> float:
-        with suppress(Empty):
-            self._line.get(timeout=LOOK_AROUND)()
+        self._line.get()()
         return 0.0
 
     def after(self) -> None:
@@ -92,6 +92,10 @@ class Announcer(Service):
     def _deaths(self, job: Payload, error: BaseException) -> None:
         for handler in list(self._setup.death_handlers):
             _call(handler, job, error)
+
+
+def _nothing() -> None:
+    """Wakes the announcer up to see that it should stop."""
 
 
 def _call(handler: Callable[..., object], *args: object) -> None:

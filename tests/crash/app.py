@@ -1,0 +1,127 @@
+"""The jobs of the killing tests. Each run is noted in the ledger before anything else and after everything else.
+
+`open_ledger` is called first, by a worker's process (`host.py`) or by a test that runs a worker in its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pillion
+from pillion import RunningJob
+from tests.crash.ledger import Ledger
+
+LOOK = 0.005
+PATIENCE = 1.0
+
+_ledger: Ledger | None = None
+_running: set[tuple[str, int]] = set()
+
+
+def open_ledger(path: Path) -> Ledger:
+    """Note the runs of this process in the file at `path`."""
+    global _ledger
+    _ledger = Ledger(path)
+    return _ledger
+
+
+def running() -> int:
+    """How many jobs run in this process just now."""
+    return len(_running)
+
+
+@contextmanager
+def noted() -> Iterator[RunningJob]:
+    """A run, from its first moment to its last."""
+    run = pillion.current_job()
+    assert run is not None
+    assert _ledger is not None, "open_ledger was not called"
+    _ledger.note_run("start", run)
+    _running.add(run.token)
+    try:
+        yield run
+    except BaseException:
+        _ledger.note_run("fail", run)
+        raise
+    else:
+        _ledger.note_run("end", run)
+    finally:
+        _running.discard(run.token)
+
+
+class Quick(pillion.Job):
+    """Takes some milliseconds."""
+
+    def perform(self, ms: float) -> None:
+        with noted():
+            time.sleep(ms / 1000)
+
+
+class QuickAsync(pillion.Job):
+    """The same on the event loop."""
+
+    async def perform(self, ms: float) -> None:
+        with noted():
+            await asyncio.sleep(ms / 1000)
+
+
+class Flaky(pillion.Job, retry=5):
+    """Fails the first time and succeeds as a retry."""
+
+    @staticmethod
+    def retry_in(count: int, error: BaseException, job: object) -> int:
+        return 1
+
+    def perform(self, ms: float) -> None:
+        with noted() as run:
+            time.sleep(ms / 1000)
+            if run.attempt == 1:
+                raise ConnectionError("the first attempt fails")
+
+
+class Pill(pillion.Job):
+    """Ends its process from within: by the exit that skips all cleaning up, or by a signal that nobody can catch.
+
+    It waits for up to `company` other jobs to run beside it, a second at most, and notes whether there were any.
+    """
+
+    def perform(self, how: str, company: int) -> None:
+        with noted() as run:
+            deadline = time.monotonic() + PATIENCE
+            while running() - 1 < company and time.monotonic() < deadline:
+                time.sleep(LOOK)
+            assert _ledger is not None
+            _ledger.note_run("beside" if running() > 1 else "alone", run)
+            if how == "exit":
+                os._exit(1)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Held(pillion.Job, retry=5):
+    """Runs until the file `<folder>/go-<pid>` stands; raises then where `fails` names this process."""
+
+    def perform(self, folder: str, fails: int = 0) -> None:
+        go = Path(folder, f"go-{os.getpid()}")
+        with noted():
+            while not go.exists():
+                time.sleep(LOOK)
+            if fails == os.getpid():
+                raise ConnectionError("this process fails it")
+
+
+class HeldAsync(pillion.Job, retry=5):
+    """The same on the event loop."""
+
+    async def perform(self, folder: str, fails: int = 0) -> None:
+        go = Path(folder, f"go-{os.getpid()}")
+        with noted():
+            while not go.exists():  # noqa: ASYNC110 - another process makes the file
+                await asyncio.sleep(LOOK)
+            if fails == os.getpid():
+                raise ConnectionError("this process fails it")

@@ -1,0 +1,230 @@
+"""The bed of the killing tests: one server, one ledger, and worker processes that a test may kill, freeze and replace.
+
+Whatever a test starts here ends with it: every process is killed by its id at teardown, and a worker whose test died
+leaves by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from pillion import Client
+from pillion.payload import decode
+from pillion.setup import Setup
+from pillion.store import ops
+from pillion.store.connection import Store
+from tests import leaks
+from tests.crash.ledger import Ledger
+from tests.servers import Server
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+LEASE = 1.0
+REDIS = {"timeout": 0.4, "connect_timeout": 0.4}
+"""Finite and short: a renewal period of this lease is a sixth of a second."""
+
+FAST = {"lease": LEASE, "heartbeat": 1.0, "poll_interval_average": 0.3, "timeout": 5.0}
+
+
+class Process:
+    """One worker process. `log` is the file it writes to."""
+
+    def __init__(self, options: dict[str, Any], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as out:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "tests.crash.host", json.dumps(options)],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self._popen.poll()
+
+    def kill(self) -> None:
+        """SIGKILL; returns when the process is gone. Harmless if it is already."""
+        self._signal(signal.SIGKILL)
+        self.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP; returns when it has stopped."""
+        self._signal(signal.SIGSTOP)
+        wait_until(lambda: state_of(self.pid) in "TZX", what=f"process {self.pid} to stand still")
+
+    def resume(self) -> None:
+        """SIGCONT; harmless if it was not paused."""
+        self._signal(signal.SIGCONT)
+
+    def stop(self, timeout: float = 20) -> int:
+        """SIGTERM; returns the exit code."""
+        self._signal(signal.SIGTERM)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 20) -> int:
+        """Wait until it ends; returns the exit code."""
+        code = self._popen.wait(timeout)
+        if self._popen.stdin is not None:
+            self._popen.stdin.close()
+        return code
+
+    def said(self) -> str:
+        """What it wrote to its log."""
+        return self.log.read_text(errors="replace")
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.code is None:
+            self._popen.send_signal(number)
+
+
+class Bed:
+    """A server with its workers and its ledger. `url` is what workers and pushes use, the server's own if None."""
+
+    def __init__(self, server: Server, folder: Path, url: str | None = None, **options: Any) -> None:
+        self.server = server
+        self.folder = folder
+        self.ledger = Ledger(folder / "ledger")
+        self.options = {"redis": {"url": url or server.url, **REDIS}, **FAST, **options}
+        self.setup = Setup(**self.options)
+        self.client = Client(setup=self.setup)
+        self.store: Store = self.setup.store
+        self.processes: list[Process] = []
+
+    def start(self, **options: Any) -> Process:
+        """Start a worker process; it is not waited for."""
+        log = self.folder / f"worker-{len(self.processes) + 1}.log"
+        process = Process({**self.options, "ledger": str(self.ledger.path), **options}, log)
+        self.processes.append(process)
+        return process
+
+    def start_ready(self, **options: Any) -> Process:
+        """Start a worker process and wait until it holds a lease."""
+        process = self.start(**options)
+        self.until(lambda: self.owners(process.pid), f"worker {process.pid} to join", process)
+        return process
+
+    def until(self, done: Callable[[], Any], what: str, *alive: Process, timeout: float = 15) -> Any:
+        """Wait for something that `alive` processes have to bring about; fails with their logs if one ends instead."""
+
+        def look() -> Any:
+            for process in alive:
+                assert process.code is None, f"{what}: worker {process.pid} ended with {process.code}\n{process.said()}"
+            return done()
+
+        try:
+            return wait_until(look, timeout=timeout, what=what)
+        except AssertionError:
+            print("\n".join(f"--- {process.log.name}\n{process.said()[-3000:]}" for process in self.processes))
+            raise
+
+    # --- what Redis says ----------------------------------------------------------------------------------------
+
+    def owners(self, pid: int | None = None) -> list[str]:
+        """Owners with a lease, of one process or of all."""
+        with self.server.client() as client:
+            names = [name.decode() for name in client.zrange("pillion:lease", 0, -1)]
+        return [name for name in names if pid is None or name.split(":")[1] == str(pid)]
+
+    def held(self, owner: str) -> dict[int, str]:
+        """What an owner's index lists, by slot: the job's jid."""
+        numbers = sorted(ops.index_claims(self.store.run(ops.index(self.store.keys, owner))))
+        payloads = self.store.run(ops.slots(self.store.keys, owner, numbers)) if numbers else []
+        return {n: decode(raw)["jid"] for n, raw in zip(numbers, payloads, strict=True) if raw is not None}
+
+    def held_by(self, pid: int) -> set[str]:
+        """The jids of all claims of one process. What it sent before it died has been executed when this looks."""
+        with self.server.client() as client:
+            client.ping()  # readable sockets are served before the next command of this one
+        return {jid for owner in self.owners(pid) for jid in self.held(owner).values()}
+
+    def standing(self) -> dict[str, list[str]]:
+        """The jids in each place a job can stand, but in slots: queues by their name, `retry`, `schedule`, `dead`."""
+        with self.server.client() as client:
+            places = {key.decode(): client.lrange(key, 0, -1) for key in client.scan_iter(match="queue:*")}
+            places |= {name: client.zrange(name, 0, -1) for name in ("retry", "schedule", "dead")}
+        return {name: [decode(raw)["jid"] for raw in members] for name, members in places.items() if members}
+
+    def idle(self) -> bool:
+        """Whether no job waits, runs, or is due later. False while the server is down."""
+        try:
+            with self.server.client() as client:
+                busy = any(client.exists(name) for name in ("retry", "schedule"))
+                busy = busy or any(True for _ in client.scan_iter(match="queue:*", count=1000))
+                indexes = [key for key in client.scan_iter(match="pillion:inf:*", _type="hash", count=1000)]
+                return not busy and not any(field.isdigit() for key in indexes for field in client.hkeys(key))
+        except redis.RedisError:
+            return False
+
+    def leftovers(self) -> list[str]:
+        """Keys of ours that nobody needs when all workers have left."""
+        with self.server.client() as client:
+            keys = [key.decode() for key in client.scan_iter(match="pillion:*", count=1000)]
+        stay = ("pillion:fenced", "pillion:suspects", "pillion:rescued:", "pillion:once:")
+        return sorted(key for key in keys if not key.startswith(stay))
+
+    def processed(self) -> int:
+        """`stat:processed`; exact once all workers have left in good order."""
+        with self.server.client() as client:
+            return int(client.get("stat:processed") or 0)
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def stop_all(self) -> None:
+        """End all workers in good order, and check that they leave nothing behind and complained about nothing."""
+        for process in self.processes:
+            if process.code is None:
+                assert process.stop() == 0, process.said()
+        assert self.leftovers() == []
+        leaks.check(self.server)
+        self.check_logs()
+
+    def check_logs(self) -> None:
+        """No worker, dead or alive, met an error that nobody expected."""
+        for process in self.processes:
+            assert "Traceback" not in process.said(), f"{process.log}:\n{process.said()[-6000:]}"
+
+    def close(self) -> None:
+        """End everything, whatever state it is in."""
+        for process in self.processes:
+            process.kill()
+        self.store.close()
+        self.ledger.close()
+
+
+def ended(bed: Bed, jids: Iterable[str]) -> bool:
+    """Whether each of these jobs has run to its end at least once."""
+    return set(jids) <= bed.ledger.count("end").keys()
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for a process: R, S, T for stopped, Z for a zombie; X where it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "X"
+    return stat.rpartition(")")[2].split()[0]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of that id exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,45 @@
+"""A job that kills its process, among others that do not: only it dies."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.crash.app import Held, Pill, Quick, QuickAsync
+from tests.crash.bed import Bed, Process, ended
+
+pytestmark = pytest.mark.chaos
+NEIGHBOURS = 9
+
+
+def keep_alive(bed: Bed, workers: list[Process]) -> int:
+    """Replace workers that died. Returns how many did."""
+    dead = [i for i, process in enumerate(workers) if process.code is not None]
+    for i in dead:
+        workers[i] = bed.start(concurrency=NEIGHBOURS + 1)
+    return len(dead)
+
+
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_of_a_pill_among_nine_neighbours_only_the_pill_dies(bed: Bed, how: str) -> None:
+    workers = [bed.start(concurrency=NEIGHBOURS + 1)]
+    deaths = 0
+    bystander = bed.client.push({"class": Quick, "args": [1]})
+    bed.until(lambda: ended(bed, [bystander]), "the first job", *workers)
+    neighbours = bed.client.push_bulk({"class": Quick, "args": [[400]] * 5})
+    neighbours += bed.client.push_bulk({"class": QuickAsync, "args": [[400]] * 4})
+    pill = bed.client.push({"class": Pill, "args": [how, NEIGHBOURS]})
+
+    def settled() -> bool:
+        nonlocal deaths
+        deaths += keep_alive(bed, workers)
+        return bed.standing().get("dead") == [pill] and bed.idle()
+
+    bed.until(settled, "the pill to be buried", timeout=40)
+    assert deaths == 3
+    assert ended(bed, neighbours)
+    assert bed.standing() == {"dead": [pill]}
+    [first, *later] = [fact.what for fact in bed.ledger.facts(jid=pill) if fact.what in ("beside", "alone")]
+    assert (first, later) == ("beside", ["alone", "alone"])
+    bed.stop_all()

@@ -1,0 +1,50 @@
+# The Ruby half of these tests: the jobs of app.py for Ruby's Sidekiq, in a worker (`sidekiq -r jobs.rb`) or a console.
+# Every run is noted in the Redis list `ledger`.
+
+require "sidekiq"
+
+Redis.sadd_returns_boolean = false
+Sidekiq.options[:poll_interval_average] = 0.1
+
+if Sidekiq.server?
+  class Sidekiq::Scheduled::Poller
+    private def initial_wait # would let a fresh worker idle for up to five seconds
+    end
+  end
+end
+
+module Noted
+  def note(*args)
+    line = Sidekiq.dump_json({side: "ruby", jid: jid, class: self.class.name, args: args})
+    Sidekiq.redis { |redis| redis.rpush("ledger", line) }
+  end
+end
+
+class HardWorker
+  include Sidekiq::Worker
+  include Noted
+
+  def perform(name, count)
+    note(name, count)
+  end
+end
+
+class Flaky
+  include Sidekiq::Worker
+  include Noted
+  sidekiq_options retry: 3, backtrace: 5
+
+  def perform(*sides)
+    note(*sides)
+    raise ArgumentError, "ruby said no" if sides.include?("ruby")
+  end
+end
+
+class Held
+  include Sidekiq::Worker
+  include Noted
+
+  def perform(label)
+    note(label)
+  end
+end
