@@ -274,6 +274,11 @@ def delivery() -> Delivery:
     return _here.get() or _everywhere
 
 
+def delivery_here() -> Delivery | None:
+    """Where this context alone sends its pushes, None where it follows the process."""
+    return _here.get()
+
+
 def deliver_everywhere(other: Delivery | None) -> None:
     """Send the whole process's pushes elsewhere, or with None to Redis again. For `pillion.testing`."""
     global _everywhere

@@ -138,12 +138,12 @@ def _function_name(function: Callable[..., Any], name: str | None, place: Place)
         )
     if not callable(function) or hasattr(function, "__pillion__"):
         raise DefinitionError(f"expected a function under @pillion.job, got {function!r:.200}")
-    name = getattr(function, "__name__", "<lambda>") if name is None else name
-    if name == "<lambda>":
+    found: str = getattr(function, "__name__", "<lambda>") if name is None else name
+    if found == "<lambda>":
         raise DefinitionError(
             f'expected a job with a name, got {place.qualname} at {place.shown}; write a def, or pass name="..."'
         )
-    return name
+    return found
 
 
 def _refuse_generator(place: Place, function: Any) -> None:

@@ -15,7 +15,7 @@ The table lives in memory and is filled again by the next process's imports.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -225,7 +225,7 @@ class Registry:
         )
 
     @contextmanager
-    def restored(self) -> Iterator[None]:
+    def restored(self) -> Generator[None]:
         """Forget at the end of the block what was registered inside it. For tests; not while other threads register."""
         before = dict(self._entries)
         try:

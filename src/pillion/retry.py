@@ -234,8 +234,9 @@ class _Failure:
 
 
 def _count(stored: object) -> int:
-    """A stored `retry_count`, made sense of: 0 where it is none."""
-    return max(0, min(int(stored), MAX_COUNT)) if _is_number(stored) else 0
+    """A stored `retry_count`, made sense of: 0 where it is none. Ruby's API stores -1 to retry a first failure by hand."""
+    count = min(int(stored), MAX_COUNT) if _is_number(stored) else 0
+    return count if count >= -1 else 0
 
 
 def _lines_wanted(backtrace: object) -> int:

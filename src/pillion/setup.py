@@ -12,7 +12,8 @@ push."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -55,7 +56,7 @@ class Setup:
         self.error_handlers: list[Callable[[BaseException, Mapping[str, Any], Config], object]] = []
         self.death_handlers: list[Callable[[dict[str, Any], BaseException], object]] = []
         self.events = Events()
-        self.registry = registry or default_registry
+        self.registry = default_registry if registry is None else registry  # an empty one is false
         self.carrier = Carrier()
         self._lifecycle: dict[str, list[Callable[[], object]]] = {name: [] for name in LIFECYCLE}
         self._options: dict[str, Any] = {}
@@ -83,6 +84,17 @@ class Setup:
             raise
         self._forget()
         return self
+
+    @contextmanager
+    def pointed_at(self, redis: Any) -> Generator[None]:
+        """Talk to another Redis for the length of a block; for tests."""
+        before = self._options
+        self.configure(redis)
+        try:
+            yield
+        finally:
+            self._options = before
+            self._forget()
 
     def carry(self, *variables: ContextVar[Any]) -> None:
         """Carry the values of these context variables from the push to the run. They must be plain JSON."""

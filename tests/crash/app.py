@@ -18,7 +18,8 @@ from pillion import RunningJob
 from tests.crash.ledger import Ledger
 
 LOOK = 0.005
-PATIENCE = 1.0
+PATIENCE = 0.3
+FIRST_RUN = 10.0
 
 _ledger: Ledger | None = None
 _running: set[tuple[str, int]] = set()
@@ -85,22 +86,51 @@ class Flaky(pillion.Job, retry=5):
                 raise ConnectionError("the first attempt fails")
 
 
+class Neighbour(pillion.Job):
+    """Takes ten seconds, unless it was run before: then no time at all. `folder` remembers."""
+
+    def perform(self, folder: str) -> None:
+        with noted() as run:
+            if not _been_here(folder, run.jid):
+                time.sleep(FIRST_RUN)
+
+
+class NeighbourAsync(pillion.Job):
+    """The same on the event loop."""
+
+    async def perform(self, folder: str) -> None:
+        with noted() as run:
+            if not _been_here(folder, run.jid):
+                await asyncio.sleep(FIRST_RUN)
+
+
 class Pill(pillion.Job):
     """Ends its process from within: by the exit that skips all cleaning up, or by a signal that nobody can catch.
 
-    It waits for up to `company` other jobs to run beside it, a second at most, and notes whether there were any.
+    In its first run it waits until `company` other jobs run beside it, in later ones for a moment to see whether any
+    comes. It notes which it was.
     """
 
-    def perform(self, how: str, company: int) -> None:
+    def perform(self, how: str, company: int, folder: str) -> None:
         with noted() as run:
-            deadline = time.monotonic() + PATIENCE
+            assert _ledger is not None
+            patience = PATIENCE if _been_here(folder, run.jid) else FIRST_RUN / 2
+            deadline = time.monotonic() + patience
             while running() - 1 < company and time.monotonic() < deadline:
                 time.sleep(LOOK)
-            assert _ledger is not None
             _ledger.note_run("beside" if running() > 1 else "alone", run)
             if how == "exit":
                 os._exit(1)
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _been_here(folder: str, jid: str) -> bool:
+    """Whether a job asks for the second time."""
+    mark = Path(folder, f"been-{jid}")
+    if mark.exists():
+        return True
+    mark.touch()
+    return False
 
 
 class Held(pillion.Job, retry=5):

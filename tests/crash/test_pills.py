@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from tests.crash.app import Held, Pill, Quick, QuickAsync
+from tests.crash.app import Neighbour, NeighbourAsync, Pill, Quick
 from tests.crash.bed import Bed, Process, ended
 
 pytestmark = pytest.mark.chaos
@@ -23,13 +21,14 @@ def keep_alive(bed: Bed, workers: list[Process]) -> int:
 
 @pytest.mark.parametrize("how", ["exit", "kill"])
 def test_of_a_pill_among_nine_neighbours_only_the_pill_dies(bed: Bed, how: str) -> None:
-    workers = [bed.start(concurrency=NEIGHBOURS + 1)]
+    folder = str(bed.folder)
+    workers = [bed.start_ready(concurrency=NEIGHBOURS + 1)]
     deaths = 0
-    bystander = bed.client.push({"class": Quick, "args": [1]})
-    bed.until(lambda: ended(bed, [bystander]), "the first job", *workers)
-    neighbours = bed.client.push_bulk({"class": Quick, "args": [[400]] * 5})
-    neighbours += bed.client.push_bulk({"class": QuickAsync, "args": [[400]] * 4})
-    pill = bed.client.push({"class": Pill, "args": [how, NEIGHBOURS]})
+    earlier = bed.client.push({"class": Quick, "args": [1]})
+    bed.until(lambda: ended(bed, [earlier]), "the first job", *workers)
+    neighbours = bed.client.push_bulk({"class": Neighbour, "args": [[folder]] * 5})
+    neighbours += bed.client.push_bulk({"class": NeighbourAsync, "args": [[folder]] * 4})
+    pill = bed.client.push({"class": Pill, "args": [how, NEIGHBOURS, folder]})
 
     def settled() -> bool:
         nonlocal deaths

@@ -17,6 +17,7 @@ import redis
 
 from pillion import Client, Worker
 from pillion.payload import read_time
+from tests.conftest import Ruby
 from tests.interop.sides import (
     HERE,
     Console,
@@ -51,7 +52,9 @@ def test_stats_count_what_pillion_did(console: Console, pillion: Pillion, client
     expected = [3, 2, 1, 1, 1, 1, 1, 3]
 
     def counted() -> bool:
-        return bool(console("Sidekiq::Stats.new.then { |all| args.map { all.public_send(_1) } }", *names.split()) == expected)
+        return bool(
+            console("Sidekiq::Stats.new.then { |all| args.map { all.public_send(_1) } }", *names.split()) == expected
+        )
 
     wait_until(counted, what=f"{names} to be {expected}")
     assert console("Sidekiq::Stats.new.queues") == {"unserved": 3, "default": 0}
@@ -102,7 +105,10 @@ def test_retry_set_shows_the_failure(failed: str, console: Console, client: redi
     member, score = wait_for_member(client, "retry")
     names = ["retry_count", "error_message", "error_class", "failed_at", "queue"]
     job = json.loads(member)
-    [shown] = console(f"Sidekiq::RetrySet.new.map {{ |entry| {FIELDS} + [entry.at.to_f, entry.error?] + args.map {{ |name| entry[name] }} }}", *names)
+    [shown] = console(
+        f"Sidekiq::RetrySet.new.map {{ |entry| {FIELDS} + [entry.at.to_f, entry.error?] + args.map {{ |name| entry[name] }} }}",
+        *names,
+    )
     assert shown[:5] == [failed, "Flaky", ["python"], "default", ["slow"]]
     assert shown[6] == pytest.approx(score)
     assert shown[7:12] == [True, 0, "python said no", "ValueError", job["failed_at"]]
@@ -147,9 +153,7 @@ def test_ruby_kills_and_deletes(failed: str, console: Console, client: redis.Red
     assert client.zcard("dead") == 0
 
 
-def test_dead_set_shows_who_died_and_brings_it_back(
-    console: Console, pillion: Pillion, client: redis.Redis
-) -> None:
+def test_dead_set_shows_who_died_and_brings_it_back(console: Console, pillion: Pillion, client: redis.Redis) -> None:
     worker = pillion.work("default", wire="6")
     jid = app.Flaky.set(client=Client(setup=worker.setup), retry=0).perform_async("python")
     _, score = wait_for_member(client, "dead")
@@ -238,14 +242,22 @@ def test_workers_show_what_runs(console: Console, pillion: Pillion, client: redi
     wait_until(lambda: console("Sidekiq::Workers.new.to_a") == [], what="nothing to run")
 
 
+@pytest.fixture
+def fresh_sidekiq(ruby: Ruby, server: Server) -> Iterator[Sidekiq]:
+    """A worker of Ruby's that has just written its row; it does that every five seconds."""
+    sidekiq = Sidekiq(ruby, server, "ruby")
+    yield sidekiq
+    sidekiq.close()
+
+
 def test_a_fleet_of_both_prunes_only_who_is_gone(
-    sidekiq: Sidekiq, console: Console, pillion: Pillion, client: redis.Redis
+    fresh_sidekiq: Sidekiq, console: Console, pillion: Pillion, client: redis.Redis
 ) -> None:
     client.sadd("processes", "gone:1:0123456789ab")
     worker = pillion.work("python", heartbeat=0.1)
     wait_until(lambda: not client.sismember("processes", "gone:1:0123456789ab"), what="our pruning")
     wait_until(lambda: len(console(ROW)) == 2, what="both processes in the list")
-    assert {row["pid"] for row in console(ROW)} == {os.getpid(), sidekiq.pid}
+    assert {row["pid"] for row in console(ROW)} == {os.getpid(), fresh_sidekiq.pid}
     assert worker.identity in console("Sidekiq::ProcessSet.new(true).map(&:identity)")
 
 
@@ -293,9 +305,7 @@ def test_ruby_quiets_and_stops_our_process(
     wait_for_runs(client, 1)
 
 
-def test_an_embedded_worker_cannot_be_stopped_by_ruby(
-    console: Console, pillion: Pillion, client: redis.Redis
-) -> None:
+def test_an_embedded_worker_cannot_be_stopped_by_ruby(console: Console, pillion: Pillion, client: redis.Redis) -> None:
     worker: Worker = pillion.work("python", heartbeat=0.05)
     wait_until(lambda: console("Sidekiq::ProcessSet.new.size"), what="our row")
     console("Sidekiq::ProcessSet.new.first.stop!")

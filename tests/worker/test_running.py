@@ -87,13 +87,13 @@ def test_a_class_and_a_coroutine_run_with_their_context(bed: Harness) -> None:
     assert bed.redis.get("stat:failed") in (b"0", None)
 
 
-@pytest.mark.parametrize("kind", ["exit", "stop", "value", "odd"])
-def test_whatever_a_job_raises_it_is_retried_and_the_worker_goes_on(bed: Harness, kind: str) -> None:
+@pytest.mark.parametrize("what", ["exit", "stop", "value", "odd"])
+def test_whatever_a_job_raises_it_is_retried_and_the_worker_goes_on(bed: Harness, what: str) -> None:
     bed.start()
-    bed.push("fails", kind, retry=3)
+    bed.push("fails", what, retry=3)
     wait_until(lambda: bed.members("retry"), what="the retry")
     (retry,) = bed.members("retry")
-    assert (retry["retry_count"], retry["args"], retry["queue"]) == (0, [kind], "default")
+    assert (retry["retry_count"], retry["args"], retry["queue"]) == (0, [what], "default")
     bed.push("Greeter", "still here")
     assert seen.get(timeout=10)[0] == "still here"
 
@@ -159,7 +159,8 @@ def test_an_unknown_class_is_retried_and_nothing_is_imported(bed: Harness, name:
 @pytest.mark.parametrize(
     "raw",
     [b"", b"not json", b'{"class":"A","args":[', b"[]", b"null", b'{"args":[]}', b'{"class":"A"}', b"\x80\x04]\x94.",
-     b'{"class":"A","args":[],"jid":"\xff"}', b"[" * 100_000, b'{"class":"A","args":[NaN]}', b'{"class":"A","args":{}}'],
+     b'{"class":"A","args":[],"jid":"\xff"}', b"[" * 100_000, b'{"class":"A","args":[NaN]}',
+     b'{"class":"A","args":{}}'],
 )  # fmt: skip
 def test_what_can_never_run_goes_to_the_dead_set_untouched(bed: Harness, raw: bytes) -> None:
     bed.start()
@@ -197,8 +198,7 @@ def test_threads_and_tasks_together_stay_within_the_concurrency(server: Server) 
     @pillion.job(name="AsyncHold")
     async def ahold(number: int) -> None:
         enter(number)
-        while not gate.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(gate.wait, 5)
         running.discard(number)
 
     with harness(server, capsules=(Capsule(concurrency=4),)) as bed:

@@ -125,7 +125,9 @@ def test_at_the_deadline_jobs_go_back_first_and_are_interrupted_then(bed: Harnes
     assert "retry_count" not in job
     assert not bed.redis.exists("retry", "dead")
     if name != "hides":
-        wait_until(lambda: not log.empty() and "cleaned up 1" in [log.get() for _ in range(log.qsize())], what="finally")
+        wait_until(
+            lambda: not log.empty() and "cleaned up 1" in [log.get() for _ in range(log.qsize())], what="finally"
+        )
     assert bed.redis.keys("pillion:inf:*") == []
 
 

@@ -76,7 +76,7 @@ class Guardian:
         write_pid(folder, "guardian.pid", os.getpid())
         self.users = open_lock(folder, USERS)
         self.data = open_lock(folder, DATA)
-        # The kernel closes descriptors in ascending order when a process ends: newcomers get in when all else is free.
+        # The kernel closes descriptors in ascending order when a process ends: newcomers get in when every other lock is free.
         self.start = open_lock(folder, START)
 
     def connect(self) -> str:
@@ -130,9 +130,11 @@ class Guardian:
             os._exit(1)
 
     def shut_down(self) -> None:
-        """Say it; a connection that has ended is the other thread's business."""
-        with contextlib.suppress(OSError):
+        """Say it. If the connection has just ended, the other thread opens a new one and says it there."""
+        try:
             self.connection.sendall(SHUTDOWN)
+        except OSError as error:
+            log(f"nothing to shut down on this connection: {error}")
 
     def wait_until_unused(self) -> None:
         """Return with `start.lock` and `users.lock` held."""

@@ -86,9 +86,18 @@ class Project:
         self.root = root
         self.folder = root / ".pillion"
         self.users: list[User] = []
+        self.servers: dict[int, int] = {}
 
     def ensure(self, *, environment: str = "test", create: bool = True, announce: bool = False) -> str:
-        return embedded.ensure(self.root, environment=environment, create=create, announce=announce)
+        url = embedded.ensure(self.root, environment=environment, create=create, announce=announce)
+        self.remember()
+        return url
+
+    def remember(self) -> None:
+        """Keep the pid of the server with a descriptor of the folder that it holds while it runs, for `close`."""
+        pid = self.pid("server")
+        if pid not in self.servers:
+            self.servers[pid] = os.open(self.folder / "data", os.O_RDONLY)
 
     def user(self, code: str = JOIN_AND_STAY, env: dict[str, str] | None = None) -> User:
         self.users.append(User(self.root, code, env))
@@ -117,15 +126,18 @@ class Project:
         wait_until(lambda: not self.runs() and not held(self.folder / "guardian.lock"), what="the server to be gone")
 
     def close(self) -> None:
+        if (self.folder / "server.pid").exists():
+            self.remember()
         for user in self.users:
             user.kill()
         embedded.release(self.root)
-        if self.folder.exists():
-            try:
-                self.wait_for_end()
-            except AssertionError:
-                os.kill(self.pid("server"), signal.SIGKILL)
-                raise
+        try:
+            wait_until(lambda: not any(map(is_held, self.servers.values())), what="every server to be gone")
+        finally:
+            for pid, data in self.servers.items():
+                if is_held(data):
+                    os.kill(pid, signal.SIGKILL)
+                os.close(data)
 
 
 def held(path: Path) -> bool:
@@ -135,11 +147,18 @@ def held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
+        return is_held(lock)
+    finally:
+        os.close(lock)
+
+
+def is_held(lock: int) -> bool:
+    """The same for an open file, wherever it has moved."""
+    try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(lock)
+    fcntl.flock(lock, fcntl.LOCK_UN)
     return False
 
 

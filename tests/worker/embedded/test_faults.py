@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import socket
 from urllib.parse import unquote
@@ -13,7 +11,7 @@ import redis
 
 from pillion import embedded
 from tests.waiting import wait_until
-from tests.worker.embedded.projects import Project, held
+from tests.worker.embedded.projects import Project, held, is_held, take
 
 
 def test_a_killed_user_ends_it_too(project: Project) -> None:
@@ -113,19 +111,21 @@ def busy(project: Project) -> bool:
 def test_a_replaced_folder_means_a_new_server_and_the_end_of_the_old(project: Project) -> None:
     project.ensure()
     old = project.folder.rename(project.root / "moved")
-    fresh = project.ensure()
+    newcomer = project.user()
+    url = newcomer.hear()
+    assert project.ensure() == url
     wait_until(lambda: not held(old / "data") and not held(old / "guardian.lock"), what="the old server to be gone")
-    assert embedded.ensure(project.root) == fresh
-    assert project.runs()
+    newcomer.finish()
+    with pytest.raises(BlockingIOError):
+        take(project.folder / "users.lock")
+    assert project.info()["process_id"] == project.pid("server")
 
 
 def test_a_deleted_folder_means_a_new_server(project: Project) -> None:
     project.ensure()
-    old = project.pid("server")
-    lock = os.open(project.folder / "data", os.O_RDONLY)
+    (old,) = project.servers
     shutil.rmtree(project.folder)
     project.ensure()
     assert project.pid("server") != old
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    os.close(lock)
+    wait_until(lambda: not is_held(project.servers[old]), what="the old server to be gone")
     assert project.info()["process_id"] == project.pid("server")

@@ -155,6 +155,8 @@ def test_starting_gives_a_private_durable_server(new_project: Callable[[str], Pr
     with redis.Redis.from_url(url) as client:
         asked = ("port", "appendonly", "appendfsync", "maxmemory-policy", "aof-load-truncated", "save")
         assert [client.config_get(name)[name] for name in asked] == ["0", "yes", "everysec", "noeviction", "yes", ""]
+    (aof,) = (project.folder / "data" / "appendonlydir").glob("*.incr.aof")
+    assert aof.stat().st_mode & 0o777 == 0o600
     assert (project.folder / "server.sock").stat().st_mode & 0o777 == 0o600
     assert project.folder.stat().st_mode & 0o777 == 0o700
     assert (project.folder / ".gitignore").read_text() == "*\n"
@@ -167,6 +169,16 @@ def test_server_and_guardian_leave_our_session(project: Project) -> None:
     assert len({os.getsid(0), os.getsid(server), os.getsid(guardian)}) == 3
     with pytest.raises(ChildProcessError):
         os.waitpid(server, os.WNOHANG)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="asks the kernel for an environment")
+def test_server_and_guardian_keep_no_secrets(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAYMENT_TOKEN", "hunter2")
+    project.ensure()
+    for whose in ("server", "guardian"):
+        seen = Path(f"/proc/{project.pid(whose)}/environ").read_bytes()
+        assert b"PATH=" in seen
+        assert b"hunter2" not in seen
 
 
 def test_ensure_is_idempotent_and_follows_no_chdir(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

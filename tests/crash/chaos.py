@@ -1,0 +1,203 @@
+"""Chaos: producers that push, and killers that kill, each in a thread of its own, at moments that a seed decides.
+
+A killer draws the pauses between two kills from an even spread, so that its moments have nothing to do with what the
+victims are doing. All that happens is kept in lists for `account.py`, which draws up the account afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from pillion.errors import MaybeEnqueued, PartlyEnqueued, PoolTimeout, Refused, Unavailable
+from tests.crash.app import Flaky, Quick, QuickAsync
+from tests.crash.bed import Bed, Process
+from tests.crash.ledger import now
+from tests.waiting import wait_until
+
+CLASSES = (Quick, QuickAsync)
+FLAKY_SHARE = 0.03
+ONCE_SHARE = 0.1
+MS = (5, 20)
+PAUSE_WHEN_DOWN = 0.05
+QUEUES = ("default", "other")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A worker's end: its process, when, and the jobs that stood in its slots."""
+
+    pid: int
+    at: float
+    stranded: frozenset[str]
+
+
+@dataclass
+class Pushed:
+    """What became of the pushes, by jid."""
+
+    accepted: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+    unsent: int = 0
+
+
+class Thread(threading.Thread):
+    """A thread of the chaos; `check` raises what ended it."""
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._work = work
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # told by `check`
+            self.error = error
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise AssertionError(f"the {self.name} thread ended") from self.error
+
+
+class Producer:
+    """Pushes `count` jobs over about `seconds`, one by one and in bulk, sync or async; see `pushed` afterwards."""
+
+    def __init__(self, bed: Bed, count: int, seconds: float, rng: random.Random, *, use_asyncio: bool) -> None:
+        self.pushed = Pushed()
+        self._client = bed.client
+        self._count = count
+        self._pause = seconds / (count / 30)
+        self._rng = rng
+        self._asyncio = use_asyncio
+        self._over = threading.Event()
+
+    def work(self) -> None:
+        if self._asyncio:
+            asyncio.run(self._push_all())
+        else:
+            coroutine = self._push_all()
+            try:
+                while True:
+                    coroutine.send(None)
+            except StopIteration:
+                return
+
+    def end(self) -> None:
+        """Push nothing more."""
+        self._over.set()
+
+    async def _push_all(self) -> None:
+        while not self._over.is_set() and (left := self._count - len(self.pushed.accepted)) > 0:
+            size = min(self._rng.choice((1, 1, 20, 68)), left)
+            await self._push(size)
+            await self._sleep(self._rng.uniform(0, 2 * self._pause * size / 30))
+
+    async def _push(self, size: int) -> None:
+        """Push `size` jobs of one class and note what became of them."""
+        early = len(self.pushed.accepted) < 0.8 * self._count
+        flaky = early and self._rng.random() < FLAKY_SHARE
+        item: dict[str, Any] = {
+            "class": Flaky if flaky else self._rng.choice(CLASSES),
+            "queue": self._rng.choice(QUEUES),
+            "args": [[self._rng.uniform(*MS)] for _ in range(size)],
+        }
+        once = self._rng.random() < ONCE_SHARE
+        try:
+            if self._asyncio:
+                jids = await self._client.apush_bulk(item, once=once)
+            else:
+                jids = self._client.push_bulk(item, once=once)
+            assert isinstance(jids, list)
+            self.pushed.accepted.update(jid for jid in jids if jid)
+        except MaybeEnqueued as maybe:
+            self.pushed.accepted.update(maybe.confirmed)
+            self.pushed.unknown.update(maybe.unknown)
+        except PartlyEnqueued as partly:
+            self.pushed.accepted.update(partly.confirmed)
+            self.pushed.unsent += len(partly.unsent)
+        except (Unavailable, PoolTimeout, Refused):
+            self.pushed.unsent += size
+            await self._sleep(PAUSE_WHEN_DOWN)
+
+    async def _sleep(self, seconds: float) -> None:
+        if self._asyncio:
+            await asyncio.sleep(seconds)
+        else:
+            self._over.wait(seconds)
+
+
+class WorkerKiller:
+    """Kills one of two workers at a time, and puts a new one in its place at once.
+
+    `kills` are those of workers that held a lease; the others died while they started.
+    """
+
+    def __init__(self, bed: Bed, count: int, seconds: float, rng: random.Random, over: threading.Event) -> None:
+        self.kills: list[Kill] = []
+        self.early = 0
+        self.workers = [bed.start_ready(**OPTIONS), bed.start_ready(**OPTIONS)]
+        self._bed = bed
+        self._count = count
+        self._pause = seconds / count
+        self._rng = rng
+        self._over = over
+
+    def work(self) -> None:
+        while len(self.kills) < self._count and not self._over.wait(self._rng.uniform(0, 2 * self._pause)):
+            self._kill(self._rng.randrange(2))
+
+    def _kill(self, i: int) -> None:
+        victim = self.workers[i]
+        assert victim.code is None, f"worker {victim.pid} ended by itself with {victim.code}\n{victim.said()[-3000:]}"
+        victim.kill()
+        at = now()
+        self.workers[i] = self._bed.start(**OPTIONS)
+        stranded = wait_until(lambda: self._stranded(victim), timeout=10, what="the server to come back")
+        if stranded is ABSENT:
+            self.early += 1
+        else:
+            self.kills.append(Kill(victim.pid, at, frozenset(stranded)))
+
+    def _stranded(self, victim: Process) -> Any:
+        """The jids in the victim's slots, ABSENT if it had no lease, nothing while the server is down."""
+        try:
+            if not self._bed.owners(victim.pid):
+                return ABSENT
+            return self._bed.held_by(victim.pid) or NOTHING
+        except (redis.RedisError, Unavailable, Refused, OSError):
+            return None
+
+
+ABSENT = ("absent",)
+NOTHING = ("",)
+OPTIONS: dict[str, Any] = {"concurrency": 10, "queues": list(QUEUES)}
+
+
+class RedisKiller:
+    """Kills the server, leaves it dead for up to `longest` seconds, and brings it back."""
+
+    def __init__(
+        self, bed: Bed, count: int, seconds: float, longest: float, rng: random.Random, over: threading.Event
+    ) -> None:
+        self.outages: list[tuple[float, float]] = []
+        self._server = bed.server
+        self._count = count
+        self._pause = seconds / count
+        self._longest = longest
+        self._rng = rng
+        self._over = over
+
+    def work(self) -> None:
+        while len(self.outages) < self._count and not self._over.wait(self._rng.uniform(0, 2 * self._pause)):
+            self._server.kill()
+            down = now()
+            self._over.wait(self._rng.uniform(0, self._longest))
+            self._server.restart()
+            self.outages.append((down, now()))
