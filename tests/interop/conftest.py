@@ -1,4 +1,4 @@
-"""Ruby's side and ours. Ruby's processes are shared by a module's tests; a worker of Ruby's looks for due jobs as well."""
+"""Ruby's side and ours. Ruby's processes are shared by a module's tests; its worker looks for due jobs as well."""
 
 from __future__ import annotations
 

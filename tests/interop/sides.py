@@ -30,6 +30,19 @@ with default.restored():
     from tests.interop import app
 
 HERE = Path(__file__).parent
+__all__ = [
+    "HERE",
+    "JOBS",
+    "Console",
+    "Pillion",
+    "Sidekiq",
+    "app",
+    "ledger",
+    "make_due",
+    "wait_for_member",
+    "wait_for_runs",
+]
+
 JOBS = Registry()
 for each in (app.HardWorker, app.Flaky, app.Held):
     JOBS.register(each.__pillion__)
@@ -48,16 +61,17 @@ class Console:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "REDIS_URL": server.url},
         )
+        assert self._process.stdin
+        assert self._process.stdout
+        self._questions, self._answers = self._process.stdin, self._process.stdout
 
     def __call__(self, code: str, *args: Any) -> Any:
         """Evaluate `code`, with `args` as it names them, and return its value as JSON has it."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin and stdout
-        stdin.write(json.dumps([code, args]).encode() + b"\n")
-        stdin.flush()
-        ready, _, _ = select.select([stdout], [], [], 30)
+        self._questions.write(json.dumps([code, args]).encode() + b"\n")
+        self._questions.flush()
+        ready, _, _ = select.select([self._answers], [], [], 30)
         assert ready, f"no answer from Ruby in 30 s to: {code}"
-        answer = json.loads(stdout.readline() or '{"error": "the console died"}')
+        answer = json.loads(self._answers.readline() or '{"error": "the console died"}')
         assert "error" not in answer, f"{answer['error']}\nin: {code}"
         return answer["value"]
 

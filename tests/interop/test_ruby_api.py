@@ -32,8 +32,9 @@ from tests.servers import Server
 from tests.waiting import wait_until
 from tests.worker.cli import environment
 
-ROW = "Sidekiq::ProcessSet.new.map { |row| %w[hostname pid tag concurrency queues labels busy quiet identity].to_h { [_1, row[_1]] } }"
-FIELDS = "[entry.jid, entry.klass, entry.args, entry.queue, entry.tags, entry.created_at.to_f]"
+ROW = "%w[hostname pid tag concurrency queues labels busy quiet identity]"
+ROWS = f"Sidekiq::ProcessSet.new.map {{ |row| {ROW}.to_h {{ |name| [name, row[name]] }} }}"
+JOB = "[_1.jid, _1.klass, _1.args, _1.queue, _1.tags, _1.created_at.to_f]"
 
 
 # --- counts and queues ------------------------------------------------------------------------------------------------
@@ -51,12 +52,10 @@ def test_stats_count_what_pillion_did(console: Console, pillion: Pillion, client
     names = "processed failed scheduled_size retry_size dead_size processes_size workers_size enqueued"
     expected = [3, 2, 1, 1, 1, 1, 1, 3]
 
-    def counted() -> bool:
-        return bool(
-            console("Sidekiq::Stats.new.then { |all| args.map { all.public_send(_1) } }", *names.split()) == expected
-        )
+    def counts() -> Any:
+        return console("Sidekiq::Stats.new.then { |all| args.map { all.public_send(_1) } }", *names.split())
 
-    wait_until(counted, what=f"{names} to be {expected}")
+    wait_until(lambda: counts() == expected, what=f"{names} to be {expected}")
     assert console("Sidekiq::Stats.new.queues") == {"unserved": 3, "default": 0}
     today = time.strftime("%Y-%m-%d", time.gmtime())
     assert console("Sidekiq::Stats::History.new(2).processed[args[0]]", today) == 3
@@ -68,7 +67,7 @@ def test_queue_shows_jobs_oldest_last_with_their_latency(console: Console, pilli
     ours = pillion.client(wire="6")
     before = time.time()
     jids = [app.HardWorker.set(client=ours, tags=["é", "slow"]).perform_async("é/<>", n) for n in range(3)]
-    shown = console(f"Sidekiq::Queue.new.map {{ |entry| {FIELDS} }}")
+    shown = console(f"Sidekiq::Queue.new.map {{ {JOB} }}")
     assert [entry[:5] for entry in shown] == [
         [jid, "HardWorker", ["é/<>", n], "default", ["é", "slow"]] for n, jid in reversed(list(enumerate(jids)))
     ]
@@ -106,8 +105,7 @@ def test_retry_set_shows_the_failure(failed: str, console: Console, client: redi
     names = ["retry_count", "error_message", "error_class", "failed_at", "queue"]
     job = json.loads(member)
     [shown] = console(
-        f"Sidekiq::RetrySet.new.map {{ |entry| {FIELDS} + [entry.at.to_f, entry.error?] + args.map {{ |name| entry[name] }} }}",
-        *names,
+        f"Sidekiq::RetrySet.new.map {{ {JOB} + [_1.at.to_f, _1.error?] + _1.item.values_at(*args) }}", *names
     )
     assert shown[:5] == [failed, "Flaky", ["python"], "default", ["slow"]]
     assert shown[6] == pytest.approx(score)
@@ -157,7 +155,7 @@ def test_dead_set_shows_who_died_and_brings_it_back(console: Console, pillion: P
     worker = pillion.work("default", wire="6")
     jid = app.Flaky.set(client=Client(setup=worker.setup), retry=0).perform_async("python")
     _, score = wait_for_member(client, "dead")
-    [shown] = console(f"Sidekiq::DeadSet.new.map {{ |entry| {FIELDS} + [entry.at.to_f, entry['error_class']] }}")
+    [shown] = console(f"Sidekiq::DeadSet.new.map {{ {JOB} + [_1.at.to_f, _1['error_class']] }}")
     assert shown[:4] == [jid, "Flaky", ["python"], "default"]
     assert shown[6:] == [pytest.approx(score), "ValueError"]
     console("Sidekiq::DeadSet.new.retry_all")
@@ -170,7 +168,7 @@ def test_scheduled_set_shows_and_pushes_at_once(console: Console, pillion: Pilli
     before = time.time()
     jid = app.HardWorker.set(client=ours).perform_in(300, "later", 1)
     other = app.HardWorker.set(client=ours).perform_in(600, "much later", 2)
-    shown = console(f"Sidekiq::ScheduledSet.new.map {{ |entry| {FIELDS} + [entry.at.to_f, entry.enqueued_at] }}")
+    shown = console(f"Sidekiq::ScheduledSet.new.map {{ {JOB} + [_1.at.to_f, _1.enqueued_at] }}")
     assert sorted(entry[0] for entry in shown) == sorted([jid, other])
     [ours_shown] = [entry for entry in shown if entry[0] == jid]
     assert ours_shown[1:4] == ["HardWorker", ["later", 1], "default"]
@@ -211,7 +209,7 @@ def test_process_set_shows_our_row(console: Console, pillion: Pillion, client: r
         "quiet": "false",
         "identity": worker.identity,
     }
-    wait_until(lambda: console(ROW) == [expected], what="our row with one busy thread")
+    wait_until(lambda: console(ROWS) == [expected], what="our row with one busy thread")
     assert console("Sidekiq::ProcessSet.new.total_concurrency") == 3
     assert console("Sidekiq::ProcessSet.new.total_rss_in_kb") > 1_000
     assert abs(console("Sidekiq::ProcessSet.new.first['beat']") - time.time()) < 5
@@ -256,8 +254,8 @@ def test_a_fleet_of_both_prunes_only_who_is_gone(
     client.sadd("processes", "gone:1:0123456789ab")
     worker = pillion.work("python", heartbeat=0.1)
     wait_until(lambda: not client.sismember("processes", "gone:1:0123456789ab"), what="our pruning")
-    wait_until(lambda: len(console(ROW)) == 2, what="both processes in the list")
-    assert {row["pid"] for row in console(ROW)} == {os.getpid(), fresh_sidekiq.pid}
+    wait_until(lambda: len(console(ROWS)) == 2, what="both processes in the list")
+    assert {row["pid"] for row in console(ROWS)} == {os.getpid(), fresh_sidekiq.pid}
     assert worker.identity in console("Sidekiq::ProcessSet.new(true).map(&:identity)")
 
 
@@ -286,7 +284,7 @@ def test_ruby_quiets_and_stops_our_process(
 ) -> None:
     def rows() -> list[dict[str, Any]]:
         assert process.poll() is None, "the worker ended"
-        return list(console(ROW))
+        return list(console(ROWS))
 
     [row] = wait_until(rows, timeout=20, what="our process in Ruby's list")
     assert (row["pid"], row["concurrency"], row["queues"]) == (process.pid, 2, ["python"])

@@ -145,11 +145,8 @@ def test_ruby_retries_what_failed_in_pillion(
     member, _ = wait_for_member(client, "retry")
     failed = json.loads(member)
     assert (failed["retry_count"], failed["queue"], failed["error_class"]) == (0, "ruby", "ValueError")
-    [entry] = console(
-        "Sidekiq::RetrySet.new.map { |entry| [entry.jid, entry['error_message'], entry.error_backtrace] }"
-    )
-    assert entry[:2] == [jid, "python said no"]
-    assert entry[2][0].split(":")[-1] == "in Flaky.perform"
+    assert console("Sidekiq::RetrySet.new.map { [_1.jid, _1['error_message']] }") == [[jid, "python said no"]]
+    assert console("Sidekiq::RetrySet.new.first.error_backtrace.first").endswith(":in Flaky.perform")
 
     make_due(client, "retry")
     assert runs(client, 2) == [("python", jid, ["python"]), ("ruby", jid, ["python"])]

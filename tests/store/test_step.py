@@ -163,7 +163,7 @@ def test_done_and_discard_leave_nothing(bench: Bench, outcome: Outcome) -> None:
     (claim,) = bench.claim("a")
     assert bench.settle(claim, outcome).missed == ()
     assert set(bench.index()) == {b"g", b"c"}
-    assert bench.redis.keys("*") and not bench.redis.exists("retry", "dead", "schedule", "queue:q")
+    assert not bench.redis.exists("retry", "dead", "schedule", "queue:q")
 
 
 def test_requeued_claims_are_the_next_to_run_in_their_old_order(bench: Bench) -> None:

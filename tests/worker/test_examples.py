@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 import redis
 
+from pillion import Client
 from tests.servers import Server, short_folder
 from tests.waiting import wait_until
-from tests.worker.cli import Running, environment, pillion, running
+from tests.worker.cli import Running, environment, running
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CENSUS = EXAMPLES / "stdlib_census" / "run.py"
@@ -79,9 +80,11 @@ def test_por_pushes_from_a_prompt_and_runs_in_a_worker(server: Server) -> None:
 
 
 def push(server: Server, complexity: str) -> str:
-    said = pillion("push", "OurWorker", complexity, cwd=EXAMPLES, env={"REDIS_URL": server.url})
-    assert said.code == 0, said.err
-    return said.out.strip()
+    client = Client(server.url)
+    jid = client.push({"class": "OurWorker", "args": [complexity]})
+    client.setup.store.close()
+    assert jid is not None
+    return jid
 
 
 def test_a_hard_job_goes_back_to_its_queue_when_the_worker_stops(server: Server) -> None:
@@ -253,6 +256,7 @@ def test_a_census_that_comes_out_wrong_says_so(scratch: Path) -> None:
     with census(scratch) as run:
         [socket] = scratch.glob("census-*/.pillion/server.sock")
         with redis.Redis(unix_socket_path=str(socket)) as client:
+            wait_until(lambda: client.exists("census:demo:counted"), what="the worker to work")
             client.hset("census:demo:summary", "totals", json.dumps(wrong))
         code, _, err = run.end()
     assert code == 1

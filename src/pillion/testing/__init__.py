@@ -10,9 +10,9 @@
     with testing.inline():                       # every push runs the job at once
         signup("bob@example.org")
 
-`fake()`, `inline()` and `disabled()` hold for the code inside the block and whatever it calls or awaits, so tests may run
-side by side; `everywhere("fake")` switches the whole process, e.g. from a `conftest.py`. Middleware, checks and the JSON
-round trip are those of production. With pytest the fixtures `pillion_fake`, `pillion_inline` and `pillion_worker` do
+`fake()`, `inline()` and `disabled()` hold for the code in the block and whatever it calls or awaits, so tests may
+run side by side; `everywhere("fake")` switches the whole process, e.g. from a `conftest.py`. Middleware, checks
+and the JSON round trip are those of production. With pytest the fixtures `pillion_fake`, `pillion_inline` and `pillion_worker` do
 the same (see `plugin.py`).
 """
 
@@ -77,10 +77,12 @@ class Inline(Delivery):
     """Runs what is pushed. A time in the future is not waited for."""
 
     def send(self, client: Client, parcels: Sequence[Parcel], *, once: bool, durability: Durability) -> None:
+        del once, durability
         for parcel in parcels:
             inlines.run(client.setup, definition_for(client, parcel), parcel.raw)
 
     async def asend(self, client: Client, parcels: Sequence[Parcel], *, once: bool, durability: Durability) -> None:
+        del once, durability
         for parcel in parcels:
             await inlines.arun(client.setup, definition_for(client, parcel), parcel.raw)
 

@@ -48,7 +48,7 @@ class Collected:
     def perform_one(self, job: object = None) -> object:
         """Run the oldest job, of one class if given, and return what it returned.
 
-        It is taken out first: what it raises reaches the caller, and the job is gone. Raises UsageError if there is none.
+        It is taken out first: what it raises reaches the caller, and the job is gone. UsageError if there is none.
         """
         client, parcel = self._take(job)
         return inline.run(client.setup, definition_for(client, parcel), parcel.raw)
