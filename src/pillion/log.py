@@ -95,7 +95,7 @@ def configure(config: Config, stream: TextIO | None = None) -> None:
         _levels.set_base(number)
     for old in ours:
         root.removeHandler(old)
-        old.release()
+        old.dispose()
     for handler in root.handlers:
         handler.addFilter(_filter)
     for name, logger in logging.Logger.manager.loggerDict.items():

@@ -23,8 +23,7 @@ from typing import Any, Final, TextIO
 from pillion.clock import SystemClock
 
 MAX_KEPT: Final = 1 << 20
-_PIECE: Final = 4096
-"""What POSIX lets one write to a pipe that is ready without waiting (PIPE_BUF)."""
+_ONCE_MORE: Final = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CLOCK: Final = SystemClock()
 _LAST_WAIT: Final = 1.0
 """Seconds that the end of the process waits for a blocked sink."""
@@ -85,8 +84,8 @@ class SinkHandler(logging.Handler):
         self.flush()
         super().close()
 
-    def release(self) -> None:
-        """Close for good."""
+    def dispose(self) -> None:
+        """Flush, and give the descriptor back: the handler is not used any more."""
         self.close()
         with self._mine:
             fd, self._fd = self._fd, None
@@ -165,15 +164,19 @@ class _NoLock:
 def _own_descriptor(stream: TextIO) -> tuple[int | None, int]:
     """A descriptor that stays open when a job closes the stream, and how much to write to it at once.
 
-    Several processes may share a pipe, so that it is ready when asked is no promise. Not to wait is a property of the
-    open file, which others share, hence it is opened once more (Linux). Elsewhere asking has to do.
+    That a pipe or a terminal was ready when asked is no promise that a write does not wait: others write to it as well,
+    and a terminal waits until it has taken all. Not to wait is a property of the open file, which others share, hence
+    it is opened once more. Where that cannot be done, asking and writing little at once has to do.
     """
     try:
         fd = stream.fileno()
         mode = os.fstat(fd).st_mode
-        if stat.S_ISFIFO(mode):
+        if stat.S_ISREG(mode):
+            return os.dup(fd), MAX_KEPT
+        terminal = os.isatty(fd)
+        if terminal or stat.S_ISFIFO(mode):
             with contextlib.suppress(OSError):
-                return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), MAX_KEPT
-        return os.dup(fd), MAX_KEPT if stat.S_ISREG(mode) else _PIECE
+                return os.open(os.ttyname(fd) if terminal else f"/proc/self/fd/{fd}", _ONCE_MORE), MAX_KEPT
+        return os.dup(fd), select.PIPE_BUF
     except (OSError, ValueError, AttributeError):
         return None, 0

@@ -10,7 +10,6 @@ the short names `concurrency`, `queues` and `threads`.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -107,7 +106,7 @@ def seconds(low: float, high: float, cure: str) -> Parser:
 
     def read(given: Given) -> float:
         number = _number(given.value)
-        if number is None or not low <= number <= high:
+        if number is None or not low <= number <= high:  # which NaN never is
             given.wrong(f"seconds from {low:g} to {high:g}", cure)
         return number
 
@@ -118,10 +117,9 @@ def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        number = float(value)
+        return float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
 
 
 def switch(given: Given) -> bool:

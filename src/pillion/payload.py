@@ -134,7 +134,7 @@ def _refuse_giants(raw: bytes) -> None:
     if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH_READ:
         return
     brackets = raw.translate(None, _NO_MARK).replace(b'""', b"")
-    if b'"' in brackets or b"\\" in brackets:  # some string holds a bracket, a quote or an escape
+    if b'"' in brackets:  # some string holds a bracket, a quote or a backslash
         brackets = _STRING.sub(b"", raw).translate(None, _NO_STEP)
     depths = accumulate(memoryview(brackets.translate(_STEPS)).cast("b"))
     if max(depths, default=0) > MAX_DEPTH_READ:

@@ -234,7 +234,7 @@ class _Failure:
 
 
 def _count(stored: object) -> int:
-    """A stored `retry_count`, made sense of: 0 where it is none. Ruby's API writes -1: the next failure is the first."""
+    """A stored `retry_count`, or 0 where it is none. Ruby's API writes -1: the next failure is the first."""
     count = min(int(stored), MAX_COUNT) if _is_number(stored) else 0
     return count if count >= -1 else 0
 

@@ -1,67 +1,150 @@
 """The account of a chaos run: what was accepted, what ran, what is missing, and how long each rescue took.
 
-Recovery. A kill at time t strands the jobs in the victim's slots. Each of them is *recovered* by its next start, or by the
-next kill that strands it again, whose clock then runs. Two figures are drawn from that:
+Recovery. A kill strands the jobs in the victim's slots. Each is *recovered* by its next start, or by the next kill that
+strands it again, whose clock runs from there. Two figures are drawn from that:
 
 - *raw*: from the kill to the last recovery;
-- *from trust*: the reaper is bound to wait until the lease is over, and, by the outage amnesty, until it has itself been
-  healthy for a whole lease. So this clock starts at the later of the kill and one lease before a reaper had earned
-  trust. The bound, lease + reap interval + 2 s, holds for this figure, with respect to the first reaper that kept its
-  trust for the whole of that time: a reaper that is killed or cut off meanwhile owes nothing.
+- *from trust*: a reaper waits until the lease is over, and, by the outage amnesty, until it has itself been healthy for a
+  whole lease. So this clock starts one lease before a reaper could act, never before the kill. It has a bound: lease +
+  reap interval + 2 s after the first reaper that stayed healthy for the rest of that time. One that is killed or cut
+  off earlier owes nothing.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from tests.crash.bed import LEASE, Bed
-from tests.crash.chaos import Kill
+from tests.crash.chaos import Kill, Pushed
 from tests.crash.ledger import Fact
 
 REAP_INTERVAL = LEASE / 4 * 1.2
 SLACK = 2.0
 BOUND = LEASE + REAP_INTERVAL + SLACK
+PILL_COUNT = 3
+
+
+@dataclass(frozen=True)
+class Span:
+    """A time during which some reaper was free to act."""
+
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """How long one kill's jobs took to start again, in seconds. `late` names what exceeded the bound."""
+    """How long one kill's jobs took to start again, in seconds. `late` are the jids that exceeded the bound."""
 
     raw: float
     from_trust: float
     late: tuple[str, ...]
 
 
-def recoveries(bed: Bed, kills: Sequence[Kill], buried: Iterable[str], end: float) -> list[Recovery]:
-    """The recovery of each kill that stranded anything; the pills that were buried are left out."""
-    starts = times_by_jid(bed.ledger.facts("start"))
-    trusted = trust(bed.ledger.facts(), kills, end)
-    left_out = set(buried)
+@dataclass(frozen=True)
+class Account:
+    """What a run came to."""
+
+    lost: set[str]
+    foreign: set[str]
+    unexplained: dict[str, int]
+    innocent: set[str]
+    again: int
+    buried: int
+    unknown_ran: int
+    recoveries: list[Recovery]
+
+    def figures(self) -> str:
+        """The recoveries in one line."""
+        raw, trusted = [r.raw for r in self.recoveries], [r.from_trust for r in self.recoveries]
+        return (
+            f"recovery of {len(raw)} kills that stranded jobs: raw {spread(raw)}; counted from a healthy reaper "
+            f"{spread(trusted)}, bound {BOUND:.2f} s"
+        )
+
+
+def draw_up(bed: Bed, pushed: Sequence[Pushed], kills: Sequence[Kill], end: float) -> Account:
+    """Compare what was accepted with what ran and what stands in Redis; `end` is when all was quiet."""
+    accepted = {jid for each in pushed for jid in each.accepted}
+    unknown = {jid for each in pushed for jid in each.unknown}
+    standing = bed.standing()
+    done = bed.ledger.count("end").keys()
+    stranded = Counter(jid for kill in kills for jid in kill.stranded)
+    buried = set(standing.get("dead", []))
+    runs = Counter((fact.jid, fact.attempt) for fact in bed.ledger.facts("start"))
+    extra = Counter({jid: 0 for jid in ()})
+    for (jid, _), count in runs.items():
+        extra[jid] += count - 1
+    return Account(
+        lost=accepted - done - {jid for place in standing.values() for jid in place},
+        foreign=done - accepted - unknown,
+        unexplained={jid: count for jid, count in extra.items() if count > stranded[jid]},
+        innocent={jid for jid in buried if stranded[jid] < PILL_COUNT},
+        again=sum(1 for count in extra.values() if count),
+        buried=len(buried),
+        unknown_ran=len(unknown & done),
+        recoveries=recoveries(bed.ledger.facts(), kills, buried, end),
+    )
+
+
+def recoveries(facts: Sequence[Fact], kills: Sequence[Kill], buried: set[str], end: float) -> list[Recovery]:
+    """The recovery of each kill that stranded anything but buried pills."""
+    starts = defaultdict(list)
+    for fact in facts:
+        if fact.what == "start":
+            starts[fact.jid].append(fact.at)
+    spans = trust(facts, kills, end)
     found = []
     for i, kill in enumerate(kills):
-        again = {jid: min([k.at for k in kills[i + 1 :] if jid in k.stranded], default=None) for jid in kill.stranded}
-        ends = {
-            jid: first_after(starts[jid], kill.at, again[jid]) for jid in kill.stranded - left_out if jid
+        again = {jid: later.at for later in reversed(kills[i + 1 :]) for jid in later.stranded}
+        moments = {
+            jid: min(first_after(starts[jid], kill.at), again.get(jid, end)) for jid in kill.stranded - buried
         }
-        if ends:
-            found.append(judge(kill, ends, trusted))
+        if moments:
+            found.append(judge(kill, moments, spans))
     return found
 
 
-def times_by_jid(facts: Iterable[Fact]) -> dict[str, list[float]]:
-    """When each jid had these facts, in order."""
-    times: dict[str, list[float]] = defaultdict(list)
+def trust(facts: Iterable[Fact], kills: Iterable[Kill], end: float) -> list[Span]:
+    """When a reaper was free to act: from one lease after its worker's trouble ended, until the next or its death."""
+    died = {kill.pid: kill.at for kill in kills}
+    since: dict[int, float] = {}
+    spans = []
     for fact in facts:
-        times[fact.jid].append(fact.at)
-    return {jid: sorted(each) for jid, each in times.items()} | defaultdict(list)
+        if fact.what in ("trust", "doubt"):
+            if fact.pid in since:
+                spans.append(Span(since.pop(fact.pid) + LEASE, fact.at))
+            if fact.what == "trust":
+                since[fact.pid] = fact.at
+    spans += [Span(start + LEASE, died.get(pid, end)) for pid, start in since.items()]
+    return sorted((span for span in spans if span.end > span.start), key=lambda span: span.start)
 
 
-def first_after(times: Sequence[float], moment: float, other: float | None) -> float | None:
-    """The first of these times after `moment`, or `other` if that comes first."""
+def judge(kill: Kill, moments: Mapping[str, float], spans: Sequence[Span]) -> Recovery:
+    """One kill's recovery, given when each of its jobs was recovered."""
+    able = [Span(max(span.start, kill.at + LEASE), span.end) for span in spans if span.end > kill.at + LEASE]
+    last = max(moments.values())
+    lasting = [span.start for span in able if span.end >= last >= span.start]
+    clock = min(lasting, default=max((span.start for span in able if span.start <= last), default=last))
+    kept = [span.start for span in able if span.end - span.start >= REAP_INTERVAL + SLACK]
+    deadline = min(kept, default=float("inf")) + REAP_INTERVAL + SLACK
+    return Recovery(
+        raw=last - kill.at,
+        from_trust=LEASE + last - clock,
+        late=tuple(jid for jid, moment in moments.items() if moment > deadline),
+    )
+
+
+def first_after(times: Sequence[float], moment: float) -> float:
+    """The first of these ascending times after `moment`; endless if there is none."""
     i = bisect_right(times, moment)
-    candidates = [*times[i : i + 1], *([other] if other is not None else [])]
-    return min(candidates, default=None)
+    return times[i] if i < len(times) else float("inf")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median and maximum."""
+    return f"median {median(values):.2f} s, max {max(values):.2f} s" if values else "none"

@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from pillion.errors import MaybeEnqueued, PartlyEnqueued, PoolTimeout, Refused, Unavailable
+from pillion.errors import MaybeEnqueued, PartlyEnqueued, PoolTimeout, Refused, StoreError, Unavailable
 from tests.crash.app import Flaky, Quick, QuickAsync
 from tests.crash.bed import Bed, Process
 from tests.crash.ledger import now
@@ -27,6 +27,7 @@ ONCE_SHARE = 0.1
 MS = (5, 20)
 PAUSE_WHEN_DOWN = 0.05
 QUEUES = ("default", "other")
+OPTIONS: dict[str, Any] = {"concurrency": 10, "queues": list(QUEUES)}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class Kill:
     pid: int
     at: float
     stranded: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What a dead worker left in Redis."""
+
+    had_lease: bool
+    jids: frozenset[str]
 
 
 @dataclass
@@ -159,25 +168,18 @@ class WorkerKiller:
         victim.kill()
         at = now()
         self.workers[i] = self._bed.start(**OPTIONS)
-        stranded = wait_until(lambda: self._stranded(victim), timeout=10, what="the server to come back")
-        if stranded is ABSENT:
-            self.early += 1
+        remains = wait_until(lambda: self._remains(victim), timeout=10, what="the server to come back")
+        if remains.had_lease:
+            self.kills.append(Kill(victim.pid, at, remains.jids))
         else:
-            self.kills.append(Kill(victim.pid, at, frozenset(stranded)))
+            self.early += 1
 
-    def _stranded(self, victim: Process) -> Any:
-        """The jids in the victim's slots, ABSENT if it had no lease, nothing while the server is down."""
+    def _remains(self, victim: Process) -> Remains | None:
+        """What the victim left; None while the server is down."""
         try:
-            if not self._bed.owners(victim.pid):
-                return ABSENT
-            return self._bed.held_by(victim.pid) or NOTHING
-        except (redis.RedisError, Unavailable, Refused, OSError):
+            return Remains(bool(self._bed.owners(victim.pid)), frozenset(self._bed.held_by(victim.pid)))
+        except (redis.RedisError, StoreError):
             return None
-
-
-ABSENT = ("absent",)
-NOTHING = ("",)
-OPTIONS: dict[str, Any] = {"concurrency": 10, "queues": list(QUEUES)}
 
 
 class RedisKiller:

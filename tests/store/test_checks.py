@@ -245,8 +245,8 @@ def test_a_row_that_cannot_be_read_serves_nothing(server: Server, row: Any) -> N
 
 
 def test_a_paused_queue_with_jobs_is_named(server: Server) -> None:
-    fill(server, a=2, b=0)
-    process(server, "a:1:x", ["a", "b"])
+    fill(server, a=2, b=0, c=1)
+    process(server, "a:1:x", ["a", "b", "c"])
     server.client().sadd("paused", "a", "b")
     check = surveyed(config(server))["paused"]
     assert (check.ok, check.detail) == (None, "paused with jobs in them: a (2 jobs)")

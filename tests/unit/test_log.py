@@ -71,7 +71,7 @@ def restored() -> Iterator[None]:
     yield
     for handler in root.handlers:
         if isinstance(handler, SinkHandler):
-            handler.release()
+            handler.dispose()
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.raiseExceptions = raising

@@ -32,7 +32,7 @@ def opened() -> Iterator[contextlib.ExitStack]:
 
 def handler_on(opened: contextlib.ExitStack, stream: IO[str]) -> SinkHandler:
     handler = SinkHandler(stream)
-    opened.callback(handler.release)
+    opened.callback(handler.dispose)
     return handler
 
 
@@ -115,7 +115,7 @@ def test_what_was_kept_comes_first_and_whole(opened: contextlib.ExitStack) -> No
         say(handler, each)
     assert handler.lost == 0
     read = read_all(reading)
-    assert len(read) == PIPE_HOLDS
+    assert PIPE_HOLDS - 8_192 < len(read) <= PIPE_HOLDS
     while handler._kept:
         handler.flush()
         read += read_all(reading)

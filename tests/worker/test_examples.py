@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -240,6 +241,29 @@ def figures_of(module: str) -> list[str]:
     branches = "If IfExp For AsyncFor While ExceptHandler match_case comprehension".split()
     groups = (["FunctionDef", "AsyncFunctionDef"], ["ClassDef"], branches)
     return [*(str(sum(kind in group for kind in kinds)) for group in groups), str(source.count(b"\n"))]
+
+
+def test_the_census_draws_on_a_terminal(scratch: Path) -> None:
+    ours, theirs = pty.openpty()
+    env = environment(TMPDIR=str(scratch), TERM="xterm")
+    run = subprocess.Popen([sys.executable, str(CENSUS)], env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        read_until(ours, b"counted", b"queue modules", b"per second", b"the next in")
+        run.terminate()
+        read_until(ours, b"\x1b[?25h")  # the cursor is shown again
+        assert run.wait(30) == 128 + signal.SIGTERM
+    finally:
+        run.terminate()
+        os.close(ours)
+    assert list(scratch.iterdir()) == []
+
+
+def read_until(screen: int, *words: bytes) -> None:
+    """Read a terminal until all of `words` were on it; raises OSError where it closes before."""
+    drawn = b""
+    while not all(each in drawn for each in words):
+        drawn += os.read(screen, 4096)
 
 
 def test_a_census_whose_worker_dies_says_so(scratch: Path) -> None:

@@ -116,9 +116,10 @@ def test_what_cannot_be_read_goes_to_the_dead_set_and_holds_nothing_up(bed: Harn
     wait_until(lambda: bed.redis.zrange("dead", 0, -1) == [b"not json"], what="the dead set")
 
 
-def test_a_schedule_of_the_wrong_type_is_reported_and_retries_go_on(bed: Harness) -> None:
-    bed.redis.set("schedule", "surprise")
-    bed.redis.zadd("retry", {foreign("arrives", "fine", retry_count=0): 1.0})
+@pytest.mark.parametrize(("broken", "sound"), [("schedule", "retry"), ("retry", "schedule")])
+def test_a_set_of_the_wrong_type_is_reported_and_the_other_goes_on(bed: Harness, broken: str, sound: str) -> None:
+    bed.redis.set(broken, "surprise")
+    bed.redis.zadd(sound, {foreign("arrives", "fine", retry_count=0): 1.0})
     bed.start()
     assert ran.get(timeout=10) == "fine"
 

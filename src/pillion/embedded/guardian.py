@@ -76,7 +76,7 @@ class Guardian:
         write_pid(folder, "guardian.pid", os.getpid())
         self.users = open_lock(folder, USERS)
         self.data = open_lock(folder, DATA)
-        # The kernel closes descriptors in ascending order when a process ends: newcomers get in when every other lock is free.
+        # Opened last: the kernel closes descriptors in order when a process ends, so newcomers find the others free.
         self.start = open_lock(folder, START)
 
     def connect(self) -> str:

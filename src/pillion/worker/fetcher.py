@@ -21,10 +21,7 @@ import logging
 import os
 import select
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-
-import msgspec
 
 from pillion.config import Config
 from pillion.context import Signals
@@ -35,11 +32,13 @@ from pillion.store.connection import Store
 from pillion.store.ops import MAX_CLAIM_BYTES
 from pillion.types import Claim
 from pillion.worker.executor import Executor
+from pillion.worker.head import read_head
 from pillion.worker.isolation import Gate
 from pillion.worker.pace import Pace
 from pillion.worker.queues import QueueOrder
 from pillion.worker.runner import REQUEUE, Finished
 from pillion.worker.service import Service
+from pillion.worker.suspects import Suspects
 from pillion.worker.tenure import Tenure, Turned
 
 log = logging.getLogger("pillion")
@@ -47,19 +46,12 @@ log = logging.getLogger("pillion")
 RENEWALS_PER_LEASE = 6
 POLL = (1.0, 2.0)
 LINGER = 0.002
+LOOK_AGAIN = 0.05
 HERD_PER_PROCESS = 0.0005
 HERD_MAX = 0.200
 BACKOFF_FIRST = 0.05
 BACKOFF_MAX = 5.0
 AUDIT_EVERY = 10.0
-
-
-class _Head(msgspec.Struct, rename={"name": "class"}):
-    name: str = ""
-    jid: str = ""
-
-
-_read_head = msgspec.json.Decoder(_Head).decode
 
 
 class Fetcher(Service):
@@ -95,15 +87,13 @@ class Fetcher(Service):
         self._config = config
         self._registry = registry
         self._signals = signals
-        self._gate = gate
         self._events = events
         self._settled = settled
         self._order = QueueOrder(executor.capsule, config)
         self._watched = {store.keys.queue(name).encode() for name in self._order.names}
         self._watched |= {store.keys.paused.encode(), b""}
         self._pace = Pace(executor, config.clock)
-        self._suspects: deque[Claim] = deque()
-        self._alone: Claim | None = None
+        self._suspects = Suspects(self.tenure, executor, gate, config.clock)
         self._quiet = False
         self._evict = False
         self._came_short = False
@@ -114,7 +104,6 @@ class Fetcher(Service):
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
         executor.wake = self.wake
-        gate.add(lambda: executor.held)
 
     # -- called from other threads ---------------------------------------------------------------------------------
 
@@ -149,12 +138,13 @@ class Fetcher(Service):
     def turn(self) -> float:
         """Converse once and sleep until there is a reason to do it again."""
         self._collect()
+        held_back = self._held_back()
         want = self._want()
         wake = self._came_short
         try:
             turned = self.tenure.step(want, self._order.next, wake=wake)
             self._hand_out(turned)
-            self._see_to_suspects()
+            self._start_suspect()
             self._audit_now_and_then()
         except StoreError as error:
             self._trouble(error)
@@ -165,9 +155,15 @@ class Fetcher(Service):
         if turned.refused:
             self._report(turned.refused)
             self._sleep(BACKOFF_MAX / 5)
-        elif not (self._came_short and not wake) and not turned.lost:
+        elif self._may_rest(turned, wake, held_back):
             self._rest(short=self._came_short)
         return 0.0
+
+    def _may_rest(self, turned: Turned, wake: bool, was_held_back: bool) -> bool:
+        """Not before a step has come back short *and* asked to be woken, nor when something has just changed."""
+        asked_in_vain = self._came_short and not wake
+        set_free = was_held_back and not self._held_back()
+        return not (asked_in_vain or set_free or turned.lost)
 
     def wait(self, seconds: float) -> None:
         """The fetcher sleeps inside its turns."""
@@ -189,13 +185,12 @@ class Fetcher(Service):
         """Put into the outbox what has finished, and what is to be given back."""
         finished = self.executor.finished
         self.tenure.add([finished.popleft() for _ in range(len(finished))])
-        if self._quiet or self._suspects or self._gate.shuts_out(self):
-            self._give_back(self.executor.take_back(self._unstarted_but_alone()))
+        if self._held_back():
+            self._give_back(self.executor.take_back(self._suspects.spare(list(self.executor.unstarted))))
         else:
             self._give_back(self.executor.take_back(self._pace.overdue()))
         if self._quiet:
-            self._give_back(self._suspects)
-            self._suspects.clear()
+            self._give_back(self._suspects.give_up())
         if self._evict:
             running = list(self.executor.running.values())
             self._give_back(run.claim for run in running if run.claim.n not in self.tenure.outbox)
@@ -203,12 +198,12 @@ class Fetcher(Service):
     def _give_back(self, claims: Iterable[Claim]) -> None:
         self.tenure.add([Finished(claim, REQUEUE) for claim in claims])
 
-    def _unstarted_but_alone(self) -> list[int]:
-        alone = self._alone.n if self._alone else None
-        return [n for n in list(self.executor.unstarted) if n != alone]
+    def _held_back(self) -> bool:
+        """Whether nothing may be claimed, whatever is free."""
+        return self._quiet or self._suspects.must_wait
 
     def _want(self) -> int:
-        if self._quiet or self._suspects or self._alone or self._gate.shuts_out(self):
+        if self._held_back():
             return 0
         return max(self.executor.capsule.concurrency + self._pace.prefetch() - self.executor.held, 0)
 
@@ -220,7 +215,7 @@ class Fetcher(Service):
         if turned.claims:
             self._start(turned)
         if turned.written:
-            self._absolve(turned.written)
+            self._suspects.absolve(turned.written)
             self._settled(turned.written)
         if self._evict and not any(run.claim.n in self.tenure.mine for run in list(self.executor.running.values())):
             self.evicted.set()
@@ -231,11 +226,7 @@ class Fetcher(Service):
             self._give_back(claims)
             return
         if turned.suspects:
-            heads = [self._jid(claim) for claim in claims]
-            for claim, suspect in zip(claims, self.tenure.suspicion(heads), strict=True):
-                if suspect:
-                    self._suspects.append(claim)
-            claims = [claim for claim in claims if claim not in self._suspects]
+            claims = self._suspects.pick(claims)
         self._pace.dispatched(claims)
         self.executor.dispatch(claims, self._is_async if self._registry.has_async else _never)
 
@@ -244,45 +235,16 @@ class Fetcher(Service):
         running = [run for run in list(self.executor.running.values()) if run.claim.owner == owner]
         self._signals.lost_owners.add(owner)
         self.executor.take_back(list(self.executor.unstarted))
-        self._suspects.clear()
-        self._alone = None
-        self._gate.free(self)
+        self._suspects.forget()
         self._events.emit(LeaseLost(owner=owner, running=len(running)))
 
-    # -- suspects --------------------------------------------------------------------------------------------------
-
-    def _see_to_suspects(self) -> None:
-        """Run suspects one by one, each with nothing else in flight and its predecessors' outcomes written."""
-        now = self._config.clock.steady()
-        if self._alone is not None and self._alone.n not in self.tenure.mine:
-            self._alone = None
-        if not self._suspects and self._alone is None:
-            self._gate.free(self)
-            return
-        if self._alone is not None or not self._gate.take(self, now) or not self._gate.clear(now):
-            return
-        if self.executor.finished or self.tenure.outbox:
-            return
-        claim = self._suspects.popleft()
-        if self.tenure.mark(claim):
-            self._alone = claim
+    def _start_suspect(self) -> None:
+        if (claim := self._suspects.next()) is not None:
             self.executor.dispatch([claim], self._is_async)
 
-    def _absolve(self, written: Sequence[Finished]) -> None:
-        alone = self._alone
-        if alone is None:
-            return
-        for item in written:
-            if item.claim.n == alone.n and item.outcome is not REQUEUE:
-                self.tenure.absolve(self._jid(alone))
-
     def _is_async(self, raw: bytes) -> bool:
-        definition = self._registry.get(_head(raw).name)
+        definition = self._registry.get(read_head(raw).name)
         return definition is not None and definition.is_async
-
-    @staticmethod
-    def _jid(claim: Claim) -> str:
-        return _head(claim.raw).jid
 
     # -- sleeping --------------------------------------------------------------------------------------------------
 
@@ -306,8 +268,8 @@ class Fetcher(Service):
         rest = self._config.lease / RENEWALS_PER_LEASE
         if short:
             rest = min(rest, self._config.rng.uniform(*POLL))
-        if self._suspects or self._alone:
-            rest = min(rest, 0.05)
+        if self._held_back() and not self._quiet:
+            rest = min(rest, LOOK_AGAIN)
         return min(rest, self._pace.patience())
 
     def _sleep(self, seconds: float, *, hear: bool = False) -> tuple[bool, bool]:
@@ -347,6 +309,7 @@ class Fetcher(Service):
     def _trouble(self, error: StoreError) -> None:
         steady = self._config.clock.steady
         self.healthy_since, self.last_attempt = None, steady()
+        self.tenure.session.close()  # whatever it was: the next connection looks the address up again
         if self._down_since is None:
             self._down_since = steady()
             self._events.emit(StoreDown(error=error))
@@ -371,13 +334,6 @@ class Fetcher(Service):
         if now >= self._next_audit:
             self._next_audit = now + AUDIT_EVERY
             self.tenure.audit()
-
-
-def _head(raw: bytes) -> _Head:
-    try:
-        return _read_head(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return _Head()
 
 
 def _readable(descriptors: Iterable[int], seconds: float) -> list[int]:

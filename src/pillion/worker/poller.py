@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pillion.config import Config
-from pillion.errors import BadPayload, PillionError, StoreError
+from pillion.errors import BadPayload, PillionError, Refused, StoreError
 from pillion.events import Events, JobStopped, PayloadRejected
 from pillion.middleware import run_client
 from pillion.payload import check_queue, decode, encode, splice, stamp
@@ -78,7 +78,7 @@ class Poller(Service):
             for source in list(open_sets):
                 if self.stopping:
                     return moved
-                count, full = self._batch(source)
+                count, full = self._try_batch(source)
                 moved += count
                 if not full:
                     open_sets.remove(source)
@@ -97,6 +97,14 @@ class Poller(Service):
         """A fleet that starts together does not poll together."""
         average = self._config.poll_interval_average
         return self._config.rng.uniform(0, min(FIRST_WAIT, average or FIRST_WAIT))
+
+    def _try_batch(self, source: str) -> tuple[int, bool]:
+        """A set that the server refuses to read or move does not keep the other one waiting."""
+        try:
+            return self._batch(source)
+        except Refused as error:
+            log.error("poller: %s", error)
+            return 0, False
 
     def _batch(self, source: str) -> tuple[int, bool]:
         """Move one batch: (how many, whether there may be more)."""

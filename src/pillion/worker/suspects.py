@@ -1,0 +1,87 @@
+"""A fetcher's crash suspects: which of its claims must run alone, and how far that has come.
+
+A suspect waits here until the gate is ours, everything else has ended and every outcome is written. Then the server is told
+that it starts (the mark), it runs alone, and when its outcome is written its earlier crashes are forgotten. If the process
+dies in between, the mark tells the next reaper whom to blame.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from pillion.clock import Clock
+from pillion.types import Claim
+from pillion.worker.executor import Executor
+from pillion.worker.head import read_head
+from pillion.worker.isolation import Gate
+from pillion.worker.runner import REQUEUE, Finished
+from pillion.worker.tenure import Tenure
+
+
+class Suspects:
+    """The suspects among one fetcher's claims. Used by the fetcher's thread only."""
+
+    def __init__(self, tenure: Tenure, executor: Executor, gate: Gate, clock: Clock) -> None:
+        self._tenure = tenure
+        self._executor = executor
+        self._gate = gate
+        self._steady = clock.steady
+        self._waiting: deque[Claim] = deque()
+        self._alone: Claim | None = None
+        gate.add(lambda: executor.held)
+
+    def __bool__(self) -> bool:
+        """Whether a suspect waits or runs."""
+        return bool(self._waiting) or self._alone is not None
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether nothing but a suspect of ours may start: there is one, or another fetcher has one."""
+        return bool(self) or self._gate.shuts_out(self)
+
+    def pick(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Keep the suspects among new claims; the others are returned."""
+        flags = self._tenure.suspicion([read_head(claim.raw).jid for claim in claims])
+        self._waiting.extend(claim for claim, suspect in zip(claims, flags, strict=True) if suspect)
+        return [claim for claim, suspect in zip(claims, flags, strict=True) if not suspect]
+
+    def next(self) -> Claim | None:
+        """The suspect to start now, marked on the server; None while there is none or something is still in flight."""
+        if self._alone is not None and self._alone.n not in self._tenure.mine:
+            self._alone = None
+        if not self:
+            self._gate.free(self)
+            return None
+        now = self._steady()
+        if self._alone is not None or not self._gate.take(self, now) or not self._gate.clear(now):
+            return None
+        if self._executor.finished or self._tenure.outbox:
+            return None
+        claim = self._waiting.popleft()
+        if not self._tenure.mark(claim):
+            return None
+        self._alone = claim
+        return claim
+
+    def absolve(self, written: Iterable[Finished]) -> None:
+        """Forget the crashes of the suspect whose outcome has been written."""
+        for item in written:
+            if self._alone is not None and item.claim.n == self._alone.n and item.outcome is not REQUEUE:
+                self._tenure.absolve(read_head(self._alone.raw).jid)
+
+    def spare(self, numbers: Iterable[int]) -> list[int]:
+        """`numbers` without the suspect that is about to run."""
+        return [n for n in numbers if self._alone is None or n != self._alone.n]
+
+    def give_up(self) -> list[Claim]:
+        """Hand over those that wait; the one that runs goes on."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting
+
+    def forget(self) -> None:
+        """Our claims are lost, and the suspects among them."""
+        self._waiting.clear()
+        self._alone = None
+        self._gate.free(self)

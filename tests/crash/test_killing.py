@@ -1,0 +1,94 @@
+"""The killing proof: many jobs, many kills of workers and of the server at random moments, and not one job lost.
+
+The seed is printed and may be given as CRASH_SEED; it decides every pause and every victim, though not how the machine
+schedules. CRASH_JOBS, CRASH_KILLS, CRASH_OUTAGES and CRASH_SECONDS make a longer run of it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from tests.crash.account import Account, draw_up
+from tests.crash.bed import Bed
+from tests.crash.chaos import Producer, RedisKiller, Thread, WorkerKiller
+from tests.crash.ledger import now
+
+JOBS = int(os.environ.get("CRASH_JOBS", "20000"))
+KILLS = int(os.environ.get("CRASH_KILLS", "50"))
+OUTAGES = int(os.environ.get("CRASH_OUTAGES", "10"))
+SECONDS = float(os.environ.get("CRASH_SECONDS", "65"))
+LONGEST_OUTAGE = 1.2
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.timeout(SECONDS + 180)
+def test_no_job_is_lost_whoever_is_killed(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = os.environ.get("CRASH_SEED") or str(random.SystemRandom().randrange(10**9))
+    over = threading.Event()
+    producers = [
+        Producer(bed, JOBS // 2, SECONDS, random.Random(f"{seed} {colour}"), use_asyncio=colour == "async")
+        for colour in ("sync", "async")
+    ]
+    workers = WorkerKiller(bed, KILLS, SECONDS, random.Random(f"{seed} workers"), over)
+    servers = RedisKiller(bed, OUTAGES, SECONDS, LONGEST_OUTAGE, random.Random(f"{seed} servers"), over)
+    began = now()
+    run([Thread(type(each).__name__, each.work) for each in (*producers, workers, servers)], over)
+    bed.until(bed.idle, "every job to be done", *workers.workers, timeout=60)
+    quiet = now()
+    account = draw_up(bed, [each.pushed for each in producers], workers.kills, quiet)
+    with capsys.disabled():
+        print(f"\n{report(seed, bed, producers, workers, servers, account, quiet - began)}")
+    assert (account.lost, account.foreign) == (set(), set())
+    assert account.unexplained == {}
+    assert account.innocent == set()
+    assert [recovery for recovery in account.recoveries if recovery.late] == []
+    assert (len(workers.kills), len(servers.outages)) == (KILLS, OUTAGES)
+    bed.stop_all()
+
+
+def run(threads: Sequence[Thread], over: threading.Event) -> None:
+    """Run the chaos until every thread has done its share."""
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(SECONDS * 2 + 60)
+            thread.check()
+            assert not thread.is_alive(), f"{thread.name} has not done its share in time"
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
+
+
+def report(
+    seed: str,
+    bed: Bed,
+    producers: Sequence[Producer],
+    workers: WorkerKiller,
+    servers: RedisKiller,
+    account: Account,
+    seconds: float,
+) -> str:
+    """The figures of the run."""
+    pushed = [each.pushed for each in producers]
+    accepted, unknown = (sum(len(getattr(each, name)) for each in pushed) for name in ("accepted", "unknown"))
+    stranded = sum(len(kill.stranded) for kill in workers.kills)
+    return "\n".join(
+        f"  {line}"
+        for line in (
+            f"CRASH_SEED={seed} {bed.server.kind}: {accepted} jobs accepted, {unknown} unknown "
+            f"({account.unknown_ran} of them ran), {sum(each.unsent for each in pushed)} refused; {seconds:.0f} s",
+            f"killed: {len(workers.kills)} workers at work and {workers.early} starting, {len(servers.outages)} servers; "
+            f"{stranded} jobs stranded",
+            f"lost {len(account.lost)}; run more than once {account.again}, without a kill to explain it "
+            f"{len(account.unexplained)}; buried as pills {account.buried}",
+            account.figures(),
+        )
+    )
