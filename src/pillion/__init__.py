@@ -42,7 +42,7 @@ from pillion.errors import (
 )
 from pillion.job import Job, job
 from pillion.setup import Setup, configure, configure_client, configure_server, subscribe
-from pillion.types import discard, snooze
+from pillion.types import Drop, Later, discard, snooze
 from pillion.version import __version__
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ __all__ = [
     "Config",
     "ConfigError",
     "DefinitionError",
+    "Drop",
     "Job",
+    "Later",
     "MaybeEnqueued",
     "MiddlewareError",
     "NotReplicated",

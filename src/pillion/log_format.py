@@ -11,9 +11,9 @@ message, where no message can imitate it, and tracebacks are indented. Formattin
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import logging
-import os
 import re
 import time
 import traceback
@@ -48,6 +48,7 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "pillion",
     "pillion_level",
 }
+_FEWEST: Final = len(vars(logging.makeLogRecord({})))
 _CLOCK: Final = SystemClock()
 
 
@@ -66,6 +67,7 @@ def job_context(clock: Clock = _CLOCK) -> dict[str, Any]:
     running = current_job()
     if running is None:
         return {}
+    shown: dict[str, Any]
     try:
         shown = context_of(running.jid, running.name, running.queue, running.attempt, running.payload)
     except Exception:  # middleware may have put anything into the payload, and a log line must not fail for it
@@ -90,9 +92,10 @@ def context(record: logging.LogRecord) -> dict[str, Any]:
     return found if isinstance(found, dict) else job_context()
 
 
-def tid(thread: int | None) -> str:
-    """A thread's ident, as short as Sidekiq writes it."""
-    number = (thread or 0) ^ os.getpid()
+@functools.lru_cache(maxsize=1024)
+def tid(thread: int, pid: int) -> str:
+    """A thread's ident in this process, as short as Sidekiq writes it."""
+    number = thread ^ pid
     digits = ""
     while number:
         number, digit = divmod(number, 36)
@@ -114,15 +117,17 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, Any] = {
             "ts": self._time(record.created),
             "pid": record.process,
-            "tid": tid(record.thread),
+            "tid": tid(record.thread or 0, record.process or 0),
             "lvl": LEVELS.get(record.levelno, record.levelname),
             "logger": record.name,
             "msg": _masked(_message(record)),
         }
         if shown := context(record):
             line["ctx"] = shown
-        if extra := record.__dict__.keys() - _STANDARD:
-            line["extra"] = {name: _hidden(name, record.__dict__[name]) for name in sorted(extra)}
+        fields = record.__dict__
+        usual = _FEWEST + ("pillion" in fields) + ("pillion_level" in fields)
+        if len(fields) > usual and (extra := fields.keys() - _STANDARD):
+            line["extra"] = {name: _hidden(name, fields[name]) for name in sorted(extra)}
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = _error(record.exc_info[1], record.exc_info[2])
         if record.stack_info:
@@ -229,7 +234,7 @@ def _value(value: object) -> str:
 
 def _as_json(line: dict[str, Any]) -> str:
     try:
-        return msgspec.json.encode(line, enc_hook=_shown).decode()
+        return _ENCODER.encode(line).decode()
     except Exception:  # halves of surrogate pairs somewhere
         try:
             return json.dumps(line, default=_shown, allow_nan=False)
@@ -268,3 +273,6 @@ def _escaped(line: str) -> str:
 
 def _escape(character: str) -> str:
     return json.dumps(character)[1:-1] if ord(character) > 127 else f"\\u{ord(character):04x}"
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_shown)

@@ -42,7 +42,8 @@ class SinkHandler(logging.Handler):
         self.lost = 0
         self._kept: deque[bytes] = deque()
         self._size = 0
-        self._fd, self._piece = _own_descriptor(stream)
+        self._fd, self._never_waits = _own_descriptor(stream)
+        self._piece = MAX_KEPT if self._never_waits else select.PIPE_BUF
         self._poll = select.poll()
         if self._fd is not None:
             self._poll.register(self._fd, select.POLLOUT)
@@ -110,7 +111,7 @@ class SinkHandler(logging.Handler):
 
     def _drain(self) -> None:
         """Write from the front for as long as the descriptor takes it."""
-        while self._kept and self._ready(0):
+        while self._kept and (self._never_waits or self._ready(0)):
             line = self._kept.popleft()
             self._size -= len(line)
             try:
@@ -133,7 +134,7 @@ class SinkHandler(logging.Handler):
         lost, self.lost = self.lost, 0
         words = "%d log lines were lost: the log could not be written"
         self._put(self._line(logging.LogRecord("pillion", logging.WARNING, __file__, 0, words, (lost,), None)))
-        self.lost += lost if self.lost else 0
+        self.lost = lost if self.lost else 0
 
     def _renew(self) -> None:
         """In a forked child: a lock that nobody holds, and none of the parent's lines."""
@@ -161,8 +162,8 @@ class _NoLock:
         pass
 
 
-def _own_descriptor(stream: TextIO) -> tuple[int | None, int]:
-    """A descriptor that stays open when a job closes the stream, and how much to write to it at once.
+def _own_descriptor(stream: TextIO) -> tuple[int | None, bool]:
+    """A descriptor that stays open when a job closes the stream, and whether writing to it never waits.
 
     That a pipe or a terminal was ready when asked is no promise that a write does not wait: others write to it as well,
     and a terminal waits until it has taken all. Not to wait is a property of the open file, which others share, hence
@@ -172,11 +173,11 @@ def _own_descriptor(stream: TextIO) -> tuple[int | None, int]:
         fd = stream.fileno()
         mode = os.fstat(fd).st_mode
         if stat.S_ISREG(mode):
-            return os.dup(fd), MAX_KEPT
+            return os.dup(fd), True
         terminal = os.isatty(fd)
         if terminal or stat.S_ISFIFO(mode):
             with contextlib.suppress(OSError):
-                return os.open(os.ttyname(fd) if terminal else f"/proc/self/fd/{fd}", _ONCE_MORE), MAX_KEPT
-        return os.dup(fd), select.PIPE_BUF
+                return os.open(os.ttyname(fd) if terminal else f"/proc/self/fd/{fd}", _ONCE_MORE), True
+        return os.dup(fd), False
     except (OSError, ValueError, AttributeError):
-        return None, 0
+        return None, False

@@ -66,7 +66,8 @@ class Setup:
         self._resolved: Resolved | None = None
         self._store: Store | None = None
         self._astore: AsyncStore | None = None
-        self.configure(redis, **options)
+        if redis is not None or options:
+            self.configure(redis, **options)
 
     def configure(self, redis: Any = None, **options: Any) -> Setup:
         """Set options from code: `configure(redis=client)`, `configure("redis://...", concurrency=10)`.

@@ -78,6 +78,7 @@ class Proxy:
     """Listens at `path` and passes on to the server's socket."""
 
     def __init__(self, path: Path, server: Path) -> None:
+        self.path = path
         self.url = f"unix://{path}"
         self._server = server
         self._trap: Trap | None = None
@@ -92,6 +93,11 @@ class Proxy:
         """Set a trap; there is one at a time."""
         self._trap = Trap(mischief, when)
         return self._trap
+
+    def refuse(self) -> bool:
+        """Let nobody in any more; those who are in stay. Returns True."""
+        self.path.unlink(missing_ok=True)
+        return True
 
     def close(self) -> None:
         """Close everything."""
@@ -160,8 +166,6 @@ class Link:
                 trap.deliver(self._server, data)
                 return
             self._asked += words
-            if reader.has_data():
-                continue
             if not send(self._server, data):
                 break
             data = b""
@@ -182,8 +186,8 @@ class Link:
             if trap is not None:
                 self._break(trap, data)
                 return
-            if reader.has_data():
-                continue  # a part of a reply is not passed on before it is clear what it is
+            if self._asked:
+                continue  # nothing is passed on before it is clear what it is
             if not send(self._client, data):
                 break
             data = b""

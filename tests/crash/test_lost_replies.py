@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pillion.errors import MaybeEnqueued, StoreError
-from pillion.events import JobSettled
+from pillion.errors import MaybeEnqueued
 from pillion.store import ops
-from pillion.store.ops import FENCED, STALE, Owner, Stepped, Want
+from pillion.store.ops import STALE, Owner, Stepped, Want
 from pillion.store.scripts import script
 from pillion.types import Claim, Done, Settlement
 from pillion.worker import Worker
@@ -51,17 +49,22 @@ def bed(own_server: Server, proxy: Proxy, tmp_path: Path) -> Iterator[Bed]:
 
 @pytest.fixture
 def worker(bed: Bed) -> Iterator[Worker]:
-    """A worker in this process, idle, its scripts known to the server."""
+    """A worker in this process, with a lease and its scripts known to the server."""
     open_ledger(bed.ledger.path)
     made = Worker(bed.setup, embedded=True)
     made.start()
     try:
-        bed.until(lambda: made.fetchers[0].healthy_since, "the worker to join")
+        jid = bed.client.push({"class": Quick, "args": [0]})
+        bed.until(lambda: ended(bed, [jid]) and bed.idle(), "the first job")
         yield made
     finally:
-        for go in ("go",):
-            (bed.folder / f"{go}-{__import__('os').getpid()}").touch()
+        let_go(bed)
         made.stop(2)
+
+
+def let_go(bed: Bed) -> None:
+    """Let every held job of this process come to its end."""
+    (bed.folder / f"go-{os.getpid()}").touch()
 
 
 # --- what the conditions of a trap ask -------------------------------------------------------------------------------
@@ -88,4 +91,158 @@ def pushes(words: Words, reply: Any = None) -> bool:
 
 
 def pushes_once(words: Words, reply: Any = None) -> bool:
-    return words[0] in (b"EVALSHA", b"EVAL") and b"pillion:once" in b"".join(words[3:5])
+    return words[0] in (b"EVALSHA", b"EVAL") and b"pillion:once" in b"".join(words[3:6])
+
+
+# --- a worker whose step was executed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mischief", LOSSES)
+@pytest.mark.parametrize("job", [Held, HeldAsync])
+def test_claims_whose_announcement_was_lost_are_adopted(
+    bed: Bed, proxy: Proxy, worker: Worker, mischief: Mischief, job: type
+) -> None:
+    trap = proxy.trap(mischief, claims)
+    jids = bed.client.push_bulk({"class": job, "args": [[str(bed.folder)]] * 3})
+    trap.wait()
+    bed.until(lambda: set(jids) <= bed.ledger.count("start").keys(), "the claims to be adopted", timeout=3)
+    let_go(bed)
+    bed.until(bed.idle, "the jobs to be done")
+    assert all(bed.ledger.count(what)[jid] == 1 for jid in jids for what in ("start", "end"))
+
+
+def test_claims_are_adopted_though_the_next_reply_is_lost_too(bed: Bed, proxy: Proxy, worker: Worker) -> None:
+    """The re-sync that found them succeeds, the step after it does not: what it found must not be forgotten."""
+    trap = proxy.trap("lose_reply", claims)
+    jids = bed.client.push_bulk({"class": Quick, "args": [[0]] * 3})
+    trap.wait()
+    proxy.trap("lose_reply", lambda words, reply: is_step(words)).wait()
+    bed.until(lambda: ended(bed, jids) and bed.idle(), "the jobs to be done")
+    assert all(bed.ledger.count("start")[jid] == 1 for jid in jids)
+
+
+@pytest.mark.parametrize("mischief", LOSSES)
+def test_an_outcome_whose_receipt_was_lost_is_written_once(
+    bed: Bed, proxy: Proxy, worker: Worker, mischief: Mischief
+) -> None:
+    me = os.getpid()
+    jids = [bed.client.push({"class": Held, "args": [str(bed.folder), fails]}) for fails in (0, 0, me)]
+    bed.until(lambda: set(jids) <= bed.ledger.count("start").keys(), "the jobs to start")
+    trap = proxy.trap(mischief, settles)
+    let_go(bed)
+    trap.wait()
+    bed.until(lambda: not worker.fetchers[0].tenure.mine, "the outcomes to be known as written", timeout=3)
+    assert bed.standing() == {"retry": [jids[2]]}
+    worker.stop(2)
+    assert bed.processed() == 1 + len(jids)
+    assert all(bed.ledger.count("start")[jid] == 1 for jid in jids)
+
+
+@pytest.mark.parametrize("mischief", ["close_early", "lose_reply"])
+def test_many_losses_in_a_row_strand_nothing(bed: Bed, proxy: Proxy, worker: Worker, mischief: Mischief) -> None:
+    jids = bed.client.push_bulk({"class": Quick, "args": [[5]] * 100})
+    for _ in range(12):
+        proxy.trap(mischief, lambda words, reply: is_step(words)).wait()
+    bed.until(lambda: ended(bed, jids) and bed.idle(), "the jobs to be done")
+    assert all(bed.ledger.count("start")[jid] == 1 for jid in jids)
+
+
+def test_late_bytes_of_an_old_connection_change_nothing(bed: Bed, proxy: Proxy, worker: Worker) -> None:
+    """A step sits in the network while its sender gives up, re-syncs and goes on; then it arrives after all."""
+    trap = proxy.trap("hold_back", lambda words, reply: is_step(words))
+    trap.wait()
+    [before] = bed.owners()
+    jids = bed.client.push_bulk({"class": Held, "args": [[str(bed.folder)]] * 2})
+    bed.until(lambda: set(jids) <= bed.ledger.count("start").keys(), "the worker to go on")
+    assert trap.let_go() == STALE.encode()
+    assert bed.owners() == [before]
+    assert set(bed.held(before).values()) == set(jids)
+
+
+# --- the same, by hand -----------------------------------------------------------------------------------------------
+
+
+def test_a_step_of_an_older_generation_settles_and_claims_nothing(bed: Bed) -> None:
+    keys, run = bed.store.keys, bed.store.run
+    jids = bed.client.push_bulk({"class": Quick, "args": [[0]] * 2})
+    old = Owner("somebody.1")
+    assert run(ops.join(keys, old.name, 60_000, 5))
+    want = Want(1, 1, (("default", 1),))
+    rules = {"dead_max": 10, "dead_timeout": 10.0}
+    first = run(ops.step(keys, old, 60_000, [], want, **rules))
+    assert isinstance(first, Stepped)
+    [(queue, raw)] = first.claims
+    held = run(ops.resync(keys, old.name, 60_000))
+    assert not isinstance(held, str)
+    before = (bed.held(old.name), bed.standing())
+    done = Settlement(Claim(old.name, 1, queue, raw), Done())
+    assert run(ops.step(keys, old, 60_000, [done], Want(1, 2, want.queues), **rules)) == STALE
+    assert (bed.held(old.name), bed.standing()) == before == ({1: jids[0]}, {"queue:default": [jids[1]]})
+    new = Owner(old.name, held.generation)
+    assert isinstance(run(ops.step(keys, new, 60_000, [done], Want(0, 2, ()), **rules)), Stepped)
+    assert bed.held(old.name) == {}
+    assert run(ops.leave(keys, old.name))
+
+
+# --- a push that was executed ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mischief", LOSSES)
+def test_a_push_whose_reply_was_lost_says_so_and_is_not_repeated(bed: Bed, proxy: Proxy, mischief: Mischief) -> None:
+    trap = proxy.trap(mischief, pushes)
+    with pytest.raises(MaybeEnqueued) as caught:
+        bed.client.push({"class": Quick, "args": [0]})
+    trap.wait()
+    maybe = caught.value
+    assert (maybe.confirmed, len(maybe.unknown), maybe.unsent) == ((), 1, ())
+    assert bed.standing() == {"queue:default": list(maybe.unknown)}
+
+
+async def apush(bed: Bed, item: dict[str, Any], **options: Any) -> Any:
+    """Push from a loop of its own, and close its connections."""
+    try:
+        return await bed.client.apush_bulk(item, **options)
+    finally:
+        await bed.setup.astore.close()
+
+
+def test_the_same_from_asyncio(bed: Bed, proxy: Proxy) -> None:
+    proxy.trap("lose_reply", pushes)
+    with pytest.raises(MaybeEnqueued) as caught:
+        asyncio.run(apush(bed, {"class": Quick, "args": [[0], [0]]}))
+    assert bed.standing() == {"queue:default": list(reversed(caught.value.unknown))}
+
+
+def test_of_a_bulk_push_the_earlier_batches_are_confirmed_and_the_later_ones_unsent(bed: Bed, proxy: Proxy) -> None:
+    trap = proxy.trap("lose_reply", lambda words, _: pushes(words) and b"[2]" in words[2])
+    with pytest.raises(MaybeEnqueued) as caught:
+        bed.client.push_bulk({"class": Quick, "args": [[1], [2], [3]], "batch_size": 1})
+    trap.wait()
+    maybe = caught.value
+    assert (len(maybe.confirmed), len(maybe.unknown)) == (1, 1)
+    assert bed.standing() == {"queue:default": [*maybe.unknown, *maybe.confirmed]}
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+@pytest.mark.parametrize("mischief", [*LOSSES, "close_early"])
+def test_a_push_by_jid_is_repeated_by_itself_and_stands_there_once(
+    bed: Bed, proxy: Proxy, mischief: Mischief, colour: str
+) -> None:
+    bed.client.push({"class": Quick, "args": [0], "queue": "warm"}, once=True)
+    trap = proxy.trap(mischief, pushes_once)
+    item = {"class": Quick, "args": [[0], [0]]}
+    jids = (
+        asyncio.run(apush(bed, item, once=True)) if colour == "async" else bed.client.push_bulk(item, once=True)
+    )
+    trap.wait()
+    assert bed.standing()["queue:default"] == jids[::-1]
+
+
+def test_a_push_by_jid_does_not_deny_what_it_cannot_know(bed: Bed, proxy: Proxy) -> None:
+    """Executed, the reply lost, and nobody there when it is repeated: it may be enqueued, and is."""
+    bed.client.push({"class": Quick, "args": [0], "queue": "warm"}, once=True)
+    trap = proxy.trap("lose_reply", lambda words, reply: pushes_once(words) and proxy.refuse())
+    with pytest.raises(MaybeEnqueued) as caught:
+        bed.client.push({"class": Quick, "args": [0]}, once=True)
+    trap.wait()
+    assert bed.standing()["queue:default"] == list(caught.value.unknown)

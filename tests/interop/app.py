@@ -12,6 +12,7 @@ import redis
 
 import pillion
 
+LONGEST_WAIT = 4
 MOST_LOOKS = 400
 
 
@@ -45,6 +46,16 @@ class Flaky(pillion.Job, retry=3, backtrace=5):
         book.note(self, *sides)
         if "python" in sides:
             raise ValueError("python said no")
+
+
+class Shared(pillion.Job):
+    """Opens the other side's gate and goes through its own: no side can run all of them alone."""
+
+    def perform(self, n: int) -> None:
+        book.client.lpush("gate:ruby", "open")
+        book.client.blpop(["gate:python"], timeout=LONGEST_WAIT)
+        book.client.lpush("gate:python", "open")
+        book.note(self, n)
 
 
 class Held(pillion.Job, retry=False):

@@ -48,3 +48,17 @@ class Held
     note(label)
   end
 end
+
+class Shared
+  include Sidekiq::Worker
+  include Noted
+
+  def perform(n)
+    Sidekiq.redis do |redis|
+      redis.lpush("gate:python", "open")
+      redis.blpop("gate:ruby", timeout: 4)
+      redis.lpush("gate:ruby", "open")
+    end
+    note(n)
+  end
+end

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 JOBS = Registry()
-for each in (app.HardWorker, app.Flaky, app.Held):
+for each in (app.HardWorker, app.Flaky, app.Held, app.Shared):
     JOBS.register(each.__pillion__)
 
 Run = dict[str, Any]
@@ -144,9 +144,12 @@ class Pillion:
     def client(self, **options: Any) -> Client:
         return Client(setup=self.setup(**options))
 
-    def work(self, *queues: str, **options: Any) -> Worker:
-        """A started worker for these queues."""
-        self._workers.append(Worker(self.setup(queues=list(queues), **options), embedded=True))
+    def work(self, *queues: str, around: Callable[..., Any] | None = None, **options: Any) -> Worker:
+        """A started worker for these queues, with `around` as its server middleware."""
+        setup = self.setup(queues=list(queues), **options)
+        if around is not None:
+            setup.server_middleware.add(around)
+        self._workers.append(Worker(setup, embedded=True))
         self._workers[-1].start()
         return self._workers[-1]
 

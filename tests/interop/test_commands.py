@@ -19,16 +19,17 @@ import redis
 
 import pillion as package
 from pillion import Client
+from pillion.store.ops import command
 from tests.interop.bare import Command, monitored
-from tests.interop.sides import Pillion, app, wait_for_member, wait_for_runs
+from tests.interop.sides import Pillion, app
 from tests.servers import Server
 from tests.waiting import wait_until
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PUSHED, AT = 1795347718.276, 1795347818.2780578
 JID = "0475b259651ef5988f1bc7ee"
-HOST = ("HELLO", "CLIENT", "SELECT")
 
+ROW = ["info", "concurrency", "busy", "beat", "rtt_us", "quiet", "rss"]
 STAT_TTL, MINUTE_TTL, TEN_MINUTES_TTL, PROCESS_TTL = 157_680_000, 28_800, 259_200, 60
 
 
@@ -61,7 +62,7 @@ def ours(pillion: Pillion) -> Client:
     """A client at the time of the recorded samples, with a connection that has said its hello."""
     names = jids()
     client = pillion.client(clock=Clock(PUSHED), new_jid=lambda: next(names))
-    client.setup.store.run(package.store.ops.command("PING"))
+    client.setup.store.run(command("PING"))
     return client
 
 
@@ -92,10 +93,6 @@ def test_what_is_due_already_is_pushed_at_once(at: float, server: Server, ours: 
         _, [*_, payload] = commands = heard()
     assert [words[0] for words in commands] == [b"SADD", b"LPUSH"]
     assert "at" not in json.loads(payload)
-
-
-def payloads(command: Command, *skip: int) -> list[dict[str, Any]]:
-    return [json.loads(word) for word in command[2:]]
 
 
 def test_a_bulk_push_is_one_sadd_and_one_lpush_per_batch(server: Server, ours: Client) -> None:
@@ -156,7 +153,7 @@ def test_a_working_process_is_seen_in_three_keys(wire: str, pillion: Pillion, cl
     assert client.ttl("processes") == -1
     row = {name.decode(): value.decode() for name, value in client.hgetall(identity).items()}
     assert ttl(client, identity, PROCESS_TTL)
-    assert list(row) == ["info", "concurrency", "busy", "beat", "rtt_us", "quiet", "rss"]
+    assert sorted(row) == sorted(ROW)
     assert (row["concurrency"], row["busy"], row["quiet"]) == ("2", "1", "false")
     assert re.fullmatch(r"\d{10}\.\d+", row["beat"])
     assert re.fullmatch(r"\d+", row["rtt_us"])
@@ -215,8 +212,8 @@ def test_a_beat_is_sidekiqs_commands(server: Server, pillion: Pillion, client: r
     beat = [words for words in seen if words == [b"PING"] or any(identity in word for word in words)]
     beat = [words for words in beat if words[0] not in (b"EVALSHA", b"EVAL") and b"pillion:" not in b" ".join(words)]
     start = beat.index([b"PING"])
-    shown = [words[:2] if words[0] == b"HSET" else words for words in beat[start : start + 8]]
-    assert shown[:7] == [
+    shown = beat[start : start + 7]
+    assert [words[:2] if words[0] == b"HSET" else words for words in shown] == [
         [b"PING"],
         [b"UNLINK", identity + b":work"],
         [b"SADD", b"processes", identity],
@@ -225,6 +222,7 @@ def test_a_beat_is_sidekiqs_commands(server: Server, pillion: Pillion, client: r
         [b"EXPIRE", identity, b"60"],
         [b"RPOP", identity + b"-signals"],
     ]
+    assert [name.decode() for name in shown[4][2::2]] == ROW
 
 
 # --- counters ---------------------------------------------------------------------------------------------------------
@@ -232,36 +230,82 @@ def test_a_beat_is_sidekiqs_commands(server: Server, pillion: Pillion, client: r
 NOON = 1795347748.0  # 2026-11-22 11:42:28 UTC
 
 
-def test_counters_and_metrics_have_sidekiqs_keys(pillion: Pillion, client: redis.Redis) -> None:
+def test_counters_and_metrics_have_sidekiqs_commands_keys_and_ttls(
+    server: Server, pillion: Pillion, client: redis.Redis
+) -> None:
+    """They are counted in memory until the next beat; here that is the last one, at the end."""
     clock = Clock(NOON)
-    worker = pillion.work("default", clock=clock, heartbeat=0.05, concurrency=1, poll_interval_average=1000)
-    ours = Client(setup=worker.setup)
 
     def slowly(job: object, payload: dict[str, Any], queue: str) -> Iterator[None]:
         yield
         clock.ahead += 6
 
+    worker = pillion.work("default", around=slowly, clock=clock, heartbeat=30, concurrency=1)
+    wait_until(lambda: client.exists(worker.identity), what="the first beat")
+    ours = Client(setup=worker.setup)
     for _ in range(2):
         app.HardWorker.set(client=ours).perform_async("bob", 5)
-    app.Flaky.set(client=ours).perform_async("python")
-    wait_for_runs(client, 3)
-    wait_for_member(client, "retry")
-    wait_until(lambda: client.get("stat:processed") == b"3", what="the counters")
-    assert worker.stop(5) == []
+    app.Flaky.set(client=ours, retry=0).perform_async("python")
+    wait_until(lambda: client.zcard("dead"), what="three jobs")
+    assert client.keys("stat:*") == []
+    with monitored(server) as heard:
+        assert worker.stop(5) == []
+        flushed = [words for words in heard() if COUNTER.match(b" ".join(words[1:2]))]
+    assert [re.sub(rb"12\d\d\d", b"12xxx", b" ".join(words)).decode() for words in flushed] == FLUSHED.splitlines()
 
-    names = {key.decode() for pattern in ("stat:*", "j|*", "h|*") for key in client.keys(pattern)}
-    day = "2026-11-22"
-    assert names == {
-        *("stat:processed", "stat:failed", f"stat:processed:{day}", f"stat:failed:{day}"),
-        *("j|261122|11:42", "j|261122|11:4", "h|HardWorker-22-11:42"),
+    totals = {"stat:processed": b"3", "stat:failed": b"1"}
+    assert counters(client) == {
+        **{key: (count, -1) for key, count in totals.items()},
+        **{f"{key}:2026-11-22": (count, STAT_TTL) for key, count in totals.items()},
+        "j|261122|11:42": (METRICS, MINUTE_TTL),
+        "j|261122|11:4": (METRICS, TEN_MINUTES_TTL),
+        "h|HardWorker-22-11:42": ([0] * 15 + [2] + [0] * 10, MINUTE_TTL),
     }
-    for key in ("stat:processed", f"stat:processed:{day}"):
-        assert client.get(key) == b"3"
-    for key in ("stat:failed", f"stat:failed:{day}"):
-        assert client.get(key) == b"1"
-    assert client.ttl("stat:processed") == client.ttl("stat:failed") == -1
-    assert ttl(client, f"stat:processed:{day}", STAT_TTL)
-    assert ttl(client, f"stat:failed:{day}", STAT_TTL)
-    assert ttl(client, "j|261122|11:42", MINUTE_TTL)
-    assert ttl(client, "j|261122|11:4", TEN_MINUTES_TTL)
-    assert ttl(client, "h|HardWorker-22-11:42", MINUTE_TTL)
+
+
+COUNTER = re.compile(rb"(stat:|j\||h\|)")
+FLUSHED = """\
+INCRBY stat:processed 3
+INCRBY stat:processed:2026-11-22 3
+EXPIRE stat:processed:2026-11-22 157680000
+INCRBY stat:failed 1
+INCRBY stat:failed:2026-11-22 1
+EXPIRE stat:failed:2026-11-22 157680000
+BITFIELD h|HardWorker-22-11:42 OVERFLOW SAT INCRBY u16 #15 2
+EXPIRE h|HardWorker-22-11:42 28800
+HINCRBY j|261122|11:4 HardWorker|p 2
+HINCRBY j|261122|11:4 HardWorker|ms 12xxx
+HINCRBY j|261122|11:4 Flaky|p 1
+HINCRBY j|261122|11:4 Flaky|f 1
+EXPIRE j|261122|11:4 259200
+HINCRBY j|261122|11:42 HardWorker|p 2
+HINCRBY j|261122|11:42 HardWorker|ms 12xxx
+HINCRBY j|261122|11:42 Flaky|p 1
+HINCRBY j|261122|11:42 Flaky|f 1
+EXPIRE j|261122|11:42 28800
+"""
+METRICS = {b"HardWorker|p": 2, b"HardWorker|ms": 12, b"Flaky|p": 1, b"Flaky|f": 1}
+
+
+def counters(client: redis.Redis) -> dict[str, tuple[Any, int]]:
+    """Every key of the counters with its value (times in whole seconds) and the TTL that it was given, or -1."""
+    found = {}
+    for key in (key.decode() for pattern in ("stat:*", "j|*", "h|*") for key in client.keys(pattern)):
+        limits = (STAT_TTL, TEN_MINUTES_TTL, MINUTE_TTL)
+        given = [limit for limit in limits if limit - 30 < client.ttl(key) <= limit]
+        found[key] = (VALUE[key[0]](client, key), given[0] if given else client.ttl(key))
+    return found
+
+
+def metrics(client: redis.Redis, key: str) -> dict[bytes, int]:
+    return {name: int(n) // (1000 if name.endswith(b"|ms") else 1) for name, n in client.hgetall(key).items()}
+
+
+def histogram(client: redis.Redis, key: str) -> list[int]:
+    """All 26 slots, and that there is no 27th."""
+    assert client.strlen(key) <= 26 * 2
+    reads = [word for slot in range(26) for word in ("GET", "u16", f"#{slot}")]
+    return list(client.execute_command("BITFIELD_RO", key, *reads))
+
+
+VALUE = {"s": lambda client, key: client.get(key), "j": metrics, "h": histogram}

@@ -205,17 +205,19 @@ def assert_later(failed: dict[str, Any], earlier: dict[str, Any], score: float, 
 def test_both_consume_one_queue_and_each_job_runs_once(
     sidekiq: Sidekiq, console: Console, pillion: Pillion, client: redis.Redis
 ) -> None:
-    rows = [["both", n] for n in range(150)]
+    rows = [[n] for n in range(300)]
     worker = pillion.work("both")
-    jids = app.HardWorker.set(queue="both", client=Client(setup=worker.setup)).perform_bulk(rows[:75])
-    jids += console("Sidekiq::Client.push_bulk('class' => 'HardWorker', 'queue' => 'both', 'args' => args)", *rows)
-    jids += app.HardWorker.set(queue="both", client=Client(setup=worker.setup)).perform_bulk(rows[75:])
+    shared = app.Shared.set(queue="both", client=Client(setup=worker.setup))
+    jids = shared.perform_bulk(rows[:75])
+    jids += console("Sidekiq::Client.push_bulk('class' => 'Shared', 'queue' => 'both', 'args' => args)", *rows[75:225])
+    jids += shared.perform_bulk(rows[225:])
     assert len(set(jids)) == 300
 
     wait_until(lambda: len({run["jid"] for run in ledger(client)}) == 300, timeout=30, what="300 jobs")
     assert worker.stop(10) == []
     assert client.llen("queue:both") == 0
     assert Counter(run["jid"] for run in ledger(client)) == Counter(jids)
+    assert [run["args"] for run in sorted(ledger(client), key=lambda run: run["args"])] == rows
     assert {run["side"] for run in ledger(client)} == {"ruby", "python"}
 
 

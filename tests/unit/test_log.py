@@ -547,6 +547,11 @@ def test_what_a_call_passed_as_extra_stands_in_extra() -> None:
     def extra(**fields: Any) -> Any:
         return json.loads(JsonFormatter().format(record_of(**fields)))["extra"]
 
+    said = configured()
+    APP.info("x")
+    APP.info("x", extra={"user": 7})
+    assert [line.get("extra") for line in said.records()] == [None, {"user": 7}]
+    assert extra(user=7) == {"user": 7}
     assert extra(user=7, name_of={"a": [1, None]}) == {"user": 7, "name_of": {"a": [1, None]}}
     assert extra(what=Config) == {"what": "<class 'pillion.config.Config'>"}
     assert extra(bad=float("nan")) == {"bad": None}

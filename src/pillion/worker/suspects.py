@@ -1,9 +1,8 @@
 """A fetcher's crash suspects: which of its claims must run alone, and how far that has come.
 
-A suspect waits here until the gate is ours, everything else has ended and every outcome is written. Then the server is told
-that it starts (the mark), it runs alone, and when its outcome is written its earlier crashes are forgotten. If the process
-dies in between, the mark tells the next reaper whom to blame.
-"""
+A suspect waits here until the gate is ours, everything else has ended and every outcome is written. Then the server
+is told that it starts (the mark), it runs alone, and when its outcome is written its earlier crashes are forgotten.
+If the process dies in between, the mark tells the next reaper whom to blame. """
 
 from __future__ import annotations
 
