@@ -176,6 +176,6 @@ class Shutdown(BaseException):
     """Raised inside a running job when the worker must leave before the job is done.
 
     The job is already back in its queue when this is raised, so it is never a failure: let it pass, use `finally` to
-    clean up. A `BaseException`, so that `except Exception` does not swallow it. A job that sees `interrupted()` and wants
-    to leave early may raise it itself: then it goes back to the head of its queue, and no retry is used up.
+    clean up. A `BaseException`, so that `except Exception` does not swallow it. A job that sees `interrupted()` and
+    wants to leave early may raise it itself: then it goes back to the head of its queue, and no retry is used up.
     """

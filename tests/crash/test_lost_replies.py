@@ -82,8 +82,10 @@ def claims(words: Words, reply: Any) -> bool:
 
 def settles(words: Words, reply: Any = None) -> bool:
     """A step that carries an outcome."""
+    if not is_step(words):
+        return False
     arguments = words[3 + int(words[2]) :]
-    return is_step(words) and int(arguments[8]) + int(arguments[9]) > 0
+    return int(arguments[8]) + int(arguments[9]) > 0
 
 
 def pushes(words: Words, reply: Any = None) -> bool:

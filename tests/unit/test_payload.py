@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -264,6 +265,16 @@ def test_times_are_read_whoever_wrote_them(stored: object, seconds: float | None
     found = read_time(stored)
     assert found == seconds
     assert found is None or type(found) is float
+
+
+def test_a_time_without_zone_is_utc_wherever_this_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert read_time("2023-11-14T22:13:20") == 1_700_000_000.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @settings(max_examples=200)

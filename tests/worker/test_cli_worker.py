@@ -70,6 +70,15 @@ def test_a_worker_runs_what_was_pushed_and_stops_with_0(server: Server, tmp_path
     assert "Traceback" not in worker.heard
 
 
+def test_a_worker_told_to_stop_while_it_boots_leaves_with_0(server: Server, tmp_path: Path) -> None:
+    app = "import sys, threading\nprint('importing', file=sys.stderr)\nthreading.Event().wait(30)\n"
+    write(tmp_path, {"app.py": app})
+    with running("worker", "app", cwd=tmp_path, env={"REDIS_URL": server.url}) as worker:
+        worker.wait_for("importing")
+        assert worker.stop() == 0
+    assert "Traceback" not in worker.heard
+
+
 def test_the_app_given_by_path_and_by_configuration(server: Server, tmp_path: Path) -> None:
     write(tmp_path, {"lib/jobs.py": APP, "pyproject.toml": "[tool.pillion]\nrequire = ['lib/jobs.py']\n"})
     with running("worker", cwd=tmp_path, env={"REDIS_URL": server.url}) as worker:

@@ -7,7 +7,12 @@ may set options. What a kill leaves behind is the engine's story (`pillion.worke
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,10 +55,26 @@ def serve(app: tuple[str, ...], options: dict[str, Any]) -> int:
 
     started = SystemClock().steady()
     setup.be_server()
-    chosen = use_for_worker(app, options)
-    log.configure(chosen.config)
-    modules = import_app(chosen, Path.cwd())
-    return _run(chosen, modules, _boot(chosen), started)
+    with leaving_at_once():
+        chosen = use_for_worker(app, options)
+        log.configure(chosen.config)
+        modules = import_app(chosen, Path.cwd())
+        answers = _boot(chosen)
+    return _run(chosen, modules, answers, started)
+
+
+@contextmanager
+def leaving_at_once() -> Generator[None]:
+    """While the worker boots, TERM ends it with exit code 0: it has claimed nothing that it would have to give back."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        os._exit(Exit.DONE)  # not an exception: the app's import would see it
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def import_app(setup: Setup, cwd: Path) -> list[str]:

@@ -11,9 +11,9 @@
         signup("bob@example.org")
 
 `fake()`, `inline()` and `disabled()` hold for the code in the block and whatever it calls or awaits, so tests may
-run side by side; `everywhere("fake")` switches the whole process, e.g. from a `conftest.py`. Middleware, checks
-and the JSON round trip are those of production. With pytest the fixtures `pillion_fake`, `pillion_inline` and `pillion_worker` do
-the same (see `plugin.py`).
+run side by side; `everywhere("fake")` switches the whole process, e.g. from a `conftest.py`. Middleware, checks and
+the JSON round trip are those of production. With pytest the fixtures `pillion_fake`, `pillion_inline` and
+`pillion_worker` do the same (see `plugin.py`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A suspect waits here until the gate is ours, everything else has ended and every outcome is written. Then the server
 is told that it starts (the mark), it runs alone, and when its outcome is written its earlier crashes are forgotten.
-If the process dies in between, the mark tells the next reaper whom to blame. """
+If the process dies in between, the mark tells the next reaper whom to blame."""
 
 from __future__ import annotations
 
