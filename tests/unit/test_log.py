@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -386,7 +387,7 @@ def test_many_threads_with_levels_of_their_own_leave_the_level_as_it_was(root: l
     sys.setswitchinterval(1e-6)
 
     def churn() -> None:
-        for _ in range(200):
+        for _ in range(1_000):
             hold_level("debug")()
 
     try:
@@ -411,6 +412,25 @@ def test_configuring_twice_writes_once_and_takes_the_newest() -> None:
     APP.info("no")
     APP.warning("new")
     assert (messages(old), messages(new)) == (["old"], ["new"])
+
+
+def test_configuring_again_and_again_leaves_no_descriptor_open(tmp_path: Any) -> None:
+    bare()
+    with (tmp_path / "log").open("w") as stream:
+        configure(Config(), stream)
+        before = len(list(Path("/dev/fd").iterdir()))
+        for _ in range(5):
+            configure(Config(), stream)
+        assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_a_handler_of_the_app_that_fails_prints_nothing(capfd: pytest.CaptureFixture[str], root: Any) -> None:
+    configured()
+    closed = io.StringIO()
+    closed.close()
+    root.addHandler(logging.StreamHandler(closed))
+    APP.warning("x")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_handlers_that_the_app_set_up_first_stay_alone_and_learn_the_job(root: logging.Logger) -> None:
@@ -808,6 +828,17 @@ def test_the_jobs_own_level_holds_for_its_lines_too() -> None:
     quiet = [started(log_level="error"), settled(Dead(1.0, b""), ValueError(), log_level="warn"), started(log_level=3)]
     assert [line["msg"] for line in said_about(*quiet)] == ["dead: ValueError"]
     assert [line["msg"] for line in said_about(started(log_level="debug"), settled(Done()))] == ["start", "done"]
+
+
+def test_the_jobs_own_level_holds_where_the_app_has_set_up_the_log(root: logging.Logger) -> None:
+    said = Said()
+    root.addHandler(logging.StreamHandler(said))
+    root.setLevel(logging.INFO)
+    events = Events()
+    JobLines().attach(events)
+    for event in (started(log_level="error"), settled(Done(), log_level="info")):
+        events.emit(event)
+    assert said.lines() == ["done"]
 
 
 def test_the_lines_do_not_take_the_context_of_the_job_whose_thread_writes_them() -> None:

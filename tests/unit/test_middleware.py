@@ -466,7 +466,36 @@ def test_a_second_yield_after_an_error_tells_of_that_error_too(run: Face) -> Non
     assert caught.value.__cause__ is error
 
 
-def test_the_generator_with_a_second_yield_is_closed(run: Face) -> None:
+@pytest.mark.parametrize("call", [list, fails(ValueError())])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_generator_with_a_second_yield_is_closed_and_cannot_swallow_that_it_was(
+    call: Callable[[], Any], is_async: bool
+) -> None:
+    kept: list[Any] = []
+
+    def twice(job_instance, job, queue):
+        with contextlib.suppress(ValueError):
+            yield
+        with contextlib.suppress(Exception):
+            yield
+
+    async def atwice(job_instance, job, queue):
+        with contextlib.suppress(ValueError):
+            yield
+        with contextlib.suppress(Exception):
+            yield
+
+    def keeping(*args):
+        kept.append((atwice if is_async else twice)(*args))
+        return kept[-1]
+
+    for face in (async_face,) if is_async else (sync_face, async_face):
+        with pytest.raises(MiddlewareError, match="got a second"):
+            face(chain_of(keeping), call)
+        assert (kept[-1].ag_frame if is_async else kept[-1].gi_frame) is None
+
+
+def test_a_second_yield_ends_what_comes_finally(run: Face) -> None:
     closed = []
 
     def twice(job_instance, job, queue):
@@ -625,6 +654,18 @@ def test_async_middleware_wraps_async_jobs_and_is_left_out_of_sync_ones() -> Non
     log.clear()
     assert sync_face(entries, lambda: 3) == 3
     assert log == ["a in", "c in", ("c out", 3), ("a out", 3)]
+
+
+def test_async_middleware_is_not_even_made_for_sync_jobs() -> None:
+    made = []
+
+    class Made(Awaiting):
+        def __init__(self) -> None:
+            super().__init__([])
+            made.append(self)
+
+    sync_face(chain_of(Made), list)
+    assert made == []
 
 
 def test_async_middleware_behind_a_plain_function_is_left_out_of_sync_jobs_too() -> None:
