@@ -66,7 +66,7 @@ class Trap:
     def deliver(self, server: socket.socket, data: bytes) -> None:
         """Send what was held back, once told to."""
         self._let_go.wait(PATIENCE)
-        send(server, data)
+        print("SEND", len(data), data[:60], send(server, data), flush=True)
 
     def answered(self, reply: Any) -> None:
         """The server's answer to what was held back."""
@@ -177,6 +177,7 @@ class Link:
         reader, data = new_reader(), b""
         while fresh := receive(self._server):
             data += fresh
+            if self._held: print("HELD GOT", fresh[:200], flush=True)
             reader.feed(fresh)
             replies = [reply for reply in everything(reader) if not isinstance(reply, hiredis.PushNotification)]
             if self._held is not None and replies:
