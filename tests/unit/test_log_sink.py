@@ -18,6 +18,7 @@ from typing import IO, Any
 import pytest
 
 from pillion import log_sink
+from pillion.clock import SystemClock
 from pillion.errors import Shutdown
 from pillion.log_sink import MAX_KEPT, SinkHandler
 
@@ -201,6 +202,40 @@ def test_a_reader_that_is_gone_raises_nothing(opened: contextlib.ExitStack) -> N
     assert handler.lost == 5
 
 
+def test_what_was_kept_for_a_reader_that_is_gone_is_given_up_at_once(opened: contextlib.ExitStack) -> None:
+    handler, reading, _ = pipe(opened)
+    for _ in range(20):
+        say(handler, "x" * 10_000)
+    kept = len(handler._kept)
+    assert kept > 10
+    os.close(reading)
+    say(handler, "x")
+    assert (len(handler._kept), handler.lost) == (0, kept + 1)
+
+
+def test_flushing_ends_in_time_even_if_there_is_always_a_little_room(
+    opened: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Leaping(SystemClock):
+        """Every look at it takes two seconds."""
+
+        at = 0.0
+
+        def steady(self) -> float:
+            self.at += 2.0
+            return self.at
+
+    handler, reading, _ = pipe(opened)
+    say(handler, "x" * 100_000)
+    read_all(reading)
+    with monkeypatch.context() as patch:
+        patch.setattr(log_sink, "_CLOCK", Leaping())
+        handler.flush()
+    assert handler._kept
+    handler.flush()
+    assert not handler._kept
+
+
 def test_a_full_disk_raises_nothing_and_is_told_about_when_there_is_room(opened: contextlib.ExitStack) -> None:
     handler = handler_on(opened, opened.enter_context(open("/dev/full", "w")))  # noqa: PTH123, SIM115
     for _ in range(5):
@@ -261,14 +296,15 @@ def test_a_formatter_that_raises_costs_its_line_only(opened: contextlib.ExitStac
 def test_logging_while_logging_does_not_lock_itself_out(opened: contextlib.ExitStack) -> None:
     class Chatty(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            if record.msg == "outer":
-                say(handler, "inner")
+            if record.getMessage().startswith("1 log lines were lost"):
+                say(handler, "inner")  # as a finalizer might, here with the lock held
             return super().format(record)
 
     handler, reading, _ = pipe(opened)
     handler.setFormatter(Chatty())
+    handler.lost = 1
     within(10, lambda: say(handler, "outer"))
-    assert read_all(reading) == "inner\nouter\n"
+    assert read_all(reading) == "outer\ninner\n1 log lines were lost: the log could not be written\n"
 
 
 def test_a_forked_child_can_log_and_does_not_repeat_its_parents_lines(opened: contextlib.ExitStack) -> None:
@@ -305,14 +341,14 @@ CHECKED = ("CALL", "RESUME", "JUMP_BACKWARD")
 
 
 class RaiseAt:
-    """Traces log_sink.py in this thread, and raises Shutdown at the nth place where another thread's may arrive."""
+    """Traces the handler in this thread, and raises Shutdown at the nth place where another thread's may arrive."""
 
     def __init__(self, n: int) -> None:
         self.left = n
         self.last: dict[FrameType, str] = {}
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
-        if frame.f_code.co_filename != log_sink.__file__:
+        if frame.f_code.co_filename not in (log_sink.__file__, logging.__file__):
             return None
         frame.f_trace_opcodes = True
         return self.local

@@ -13,8 +13,11 @@ import pytest
 import pillion
 from pillion.config import Capsule
 from pillion.store import ops
+from pillion.types import Claim, Done
+from pillion.worker.runner import Finished
 from pillion.worker.service import Service
 from pillion.worker.stats import Stats
+from pillion.worker.tenure import Turned
 from pillion.worker.watchdog import Watchdog, stacks
 from tests.servers import Server
 from tests.waiting import wait_until
@@ -379,3 +382,11 @@ def test_ops_that_tests_drive_by_their_own_clock_agree_with_the_servers(bed: Har
     now, members = bed.setup.store.run(ops.due("schedule", now=150.0))
     assert (now, members) == (150.0, [(b"a", 100.0)])
     assert len(bed.setup.store.run(ops.due("schedule"))[1]) == 2
+
+
+def test_a_fetcher_does_not_rest_while_outcomes_wait_to_be_written(bed: Harness) -> None:
+    fetcher = pillion.Worker(bed.setup, embedded=True).fetchers[0]
+    fetcher._came_short = True
+    assert fetcher._may_rest(Turned(), wake=True, was_held_back=False)
+    fetcher.tenure.outbox[1] = Finished(Claim("o", 1, "default", b""), Done())
+    assert not fetcher._may_rest(Turned(), wake=True, was_held_back=False)

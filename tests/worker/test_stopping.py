@@ -20,11 +20,15 @@ log: SimpleQueue[Any] = SimpleQueue()
 release = threading.Event()
 
 
-@pytest.fixture
-def bed(server: Server) -> Iterator[Harness]:
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
     while not log.empty():
         log.get()
     release.clear()
+
+
+@pytest.fixture
+def bed(server: Server) -> Iterator[Harness]:
     with harness(server, capsules=(Capsule(concurrency=2),)) as bed:
         yield bed
         release.set()

@@ -37,6 +37,7 @@ class Executor:
         unstarted: claims that were dispatched and not begun, by number, oldest first.
         running: runs under way, by number.
         finished: outcomes for the fetcher to settle.
+        asleep, wake_below: whether the fetcher sleeps, and how few unstarted claims are a reason to wake it.
         valid_until: the steady time after which nothing may be started, because the lease could be gone.
     """
 
@@ -48,6 +49,7 @@ class Executor:
         self.valid_until = float("-inf")
         self.wake: Callable[[], None] = _nobody_sleeps
         self.asleep = False
+        self.wake_below = 0
         self._runner = runner
         self._registry = registry
         self._steady = clock.steady
@@ -174,7 +176,7 @@ class Executor:
         finished = self._runner.finish(run, result, error)
         self.finished.append(finished)
         self.running.pop(run.claim.n, None)
-        if self.asleep:
+        if self.asleep and len(self.unstarted) <= self.wake_below:
             self.wake()
 
     def _hand_over(self, finished: Finished) -> None:

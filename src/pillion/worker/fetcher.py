@@ -29,7 +29,7 @@ from pillion.errors import StoreError
 from pillion.events import Events, LeaseLost, StoreBack, StoreDown
 from pillion.registry import Registry
 from pillion.store.connection import Store
-from pillion.store.ops import MAX_CLAIM_BYTES
+from pillion.store.ops import MAX_BATCH, MAX_CLAIM_BYTES
 from pillion.types import Claim
 from pillion.worker.executor import Executor
 from pillion.worker.head import read_head
@@ -45,7 +45,8 @@ log = logging.getLogger("pillion")
 
 RENEWALS_PER_LEASE = 6
 POLL = (1.0, 2.0)
-LINGER = 0.002
+LINGER = 0.005
+ALWAYS = 1 << 30
 LOOK_AGAIN = 0.05
 HERD_PER_PROCESS = 0.0005
 HERD_MAX = 0.200
@@ -59,7 +60,6 @@ class Fetcher(Service):
 
     Attributes:
         fleet: how many worker processes there are; set by the heartbeat, it spreads wake-ups of a large fleet.
-        healthy_since: the steady time since which every conversation succeeded, or None while in trouble.
         last_attempt: the steady time at which the last attempt ended, well or not; the watchdog looks at it.
     """
 
@@ -81,7 +81,6 @@ class Fetcher(Service):
         self.executor = executor
         self.tenure = Tenure(store, f"{identity}/{executor.capsule.name}", executor.capsule.concurrency, config)
         self.fleet = 1
-        self.healthy_since: float | None = None
         self.last_attempt = config.clock.steady()
         self.evicted = threading.Event()
         self._config = config
@@ -99,6 +98,7 @@ class Fetcher(Service):
         self._came_short = False
         self._backoff = 0.0
         self._down_since: float | None = None
+        self._healthy: tuple[float, float] | None = None
         self._next_audit = config.clock.steady() + AUDIT_EVERY
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
@@ -129,6 +129,17 @@ class Fetcher(Service):
         self.wake()
 
     @property
+    def healthy_since(self) -> float | None:
+        """The steady time since which every conversation succeeded; None while in trouble.
+
+        Half a lease without a success is trouble too: the process, or the whole machine, stood still.
+        """
+        healthy = self._healthy
+        if healthy is None or self._config.clock.steady() - healthy[1] > self._config.lease / 2:
+            return None
+        return healthy[0]
+
+    @property
     def drained(self) -> bool:
         """Nothing runs here, nothing waits to, and every outcome is written."""
         return not (self.executor.held or self.executor.finished or self.tenure.mine)
@@ -139,31 +150,31 @@ class Fetcher(Service):
         """Converse once and sleep until there is a reason to do it again."""
         self._collect()
         held_back = self._held_back()
-        want = self._want()
+        want = min(self._want(), MAX_BATCH)
         wake = self._came_short
         try:
             turned = self.tenure.step(want, self._order.next, wake=wake)
             self._hand_out(turned)
             self._start_suspect()
             self._audit_now_and_then()
+            self._recovered()
+            claimed = sum(len(claim.raw) for claim in turned.claims)
+            self._came_short = len(turned.claims) < want and claimed < MAX_CLAIM_BYTES
+            if turned.refused:
+                self._report(turned.refused)
+                self._sleep(BACKOFF_MAX / 5)
+            elif self._may_rest(turned, wake, held_back):
+                self._rest(short=self._came_short)
         except StoreError as error:
             self._trouble(error)
-            return 0.0
-        self._recovered()
-        claimed = sum(len(claim.raw) for claim in turned.claims)
-        self._came_short = len(turned.claims) < want and claimed < MAX_CLAIM_BYTES
-        if turned.refused:
-            self._report(turned.refused)
-            self._sleep(BACKOFF_MAX / 5)
-        elif self._may_rest(turned, wake, held_back):
-            self._rest(short=self._came_short)
         return 0.0
 
     def _may_rest(self, turned: Turned, wake: bool, was_held_back: bool) -> bool:
-        """Not before a step has come back short *and* asked to be woken, nor when something has just changed."""
+        """Not while there is something to write or claim, nor before a step that came back short asked to be woken."""
         asked_in_vain = self._came_short and not wake
+        full = len(turned.claims) == MAX_BATCH and self._want() > 0
         set_free = was_held_back and not self._held_back()
-        return not (asked_in_vain or set_free or turned.lost)
+        return not (asked_in_vain or full or set_free or turned.lost or self.tenure.outbox)
 
     def wait(self, seconds: float) -> None:
         """The fetcher sleeps inside its turns."""
@@ -212,11 +223,11 @@ class Fetcher(Service):
         if turned.lost:
             self._lose(turned.lost)
         self.executor.valid_until = self.tenure.valid_until
+        if turned.written:
+            self._settled(turned.written)
         if turned.claims:
             self._start(turned)
-        if turned.written:
-            self._suspects.absolve(turned.written)
-            self._settled(turned.written)
+        self._suspects.absolve(turned.written)
         if self._evict and not any(run.claim.n in self.tenure.mine for run in list(self.executor.running.values())):
             self.evicted.set()
 
@@ -249,18 +260,22 @@ class Fetcher(Service):
     # -- sleeping --------------------------------------------------------------------------------------------------
 
     def _rest(self, *, short: bool) -> None:
-        """Sleep until a job ends, a queue changes or the next step is due."""
-        deadline = self._config.clock.steady() + self._longest_rest(short)
+        """Sleep until a job ends, a queue changes or the next step is due.
+
+        With work in hand there is no hurry: outcomes gather until half of it is used up, or for a few milliseconds.
+        """
+        in_hand = not self._quiet and self._pace.has_work_in_hand()
+        self.executor.wake_below = len(self.executor.unstarted) // 2 if in_hand else ALWAYS
+        rest = self._longest_rest(short)
+        deadline = self._config.clock.steady() + (min(rest, LINGER) if in_hand else rest)
         while not self.stopping:
             self.executor.asleep = True
-            ended = bool(self.executor.finished)
+            ended = bool(self.executor.finished) and not in_hand
             if not ended:
                 changed, ended = self._sleep(deadline - self._config.clock.steady(), hear=short)
                 if changed:
                     self._spread()
             self.executor.asleep = False
-            if ended:
-                self._linger()
             if ended or short or self._config.clock.steady() >= deadline:
                 return
 
@@ -299,28 +314,23 @@ class Fetcher(Service):
         if width > 0:
             self._sleep(self._config.rng.uniform(0, width))
 
-    def _linger(self) -> None:
-        """With work in hand there is no hurry: let outcomes gather for a moment."""
-        if not self._quiet and self._pace.has_work_in_hand():
-            self._stopping.wait(LINGER)
-
     # -- trouble ---------------------------------------------------------------------------------------------------
 
     def _trouble(self, error: StoreError) -> None:
         steady = self._config.clock.steady
-        self.healthy_since, self.last_attempt = None, steady()
+        self._healthy, self.last_attempt = None, steady()
         self.tenure.session.close()  # whatever it was: the next connection looks the address up again
         if self._down_since is None:
             self._down_since = steady()
             self._events.emit(StoreDown(error=error))
-        self._backoff = min(max(self._backoff * 2, BACKOFF_FIRST), BACKOFF_MAX, self._config.lease / 2)
+        self._backoff = min(max(self._backoff * 2, BACKOFF_FIRST), BACKOFF_MAX, self._config.lease / RENEWALS_PER_LEASE)
         self._sleep(self._backoff * self._config.rng.uniform(0.5, 1.5))
 
     def _recovered(self) -> None:
         now = self._config.clock.steady()
         self.last_attempt = now
-        if self.healthy_since is None:
-            self.healthy_since = now
+        since = self.healthy_since
+        self._healthy = (now if since is None else since, now)
         if self._down_since is not None:
             self._events.emit(StoreBack(seconds=now - self._down_since))
             self._down_since, self._backoff = None, 0.0

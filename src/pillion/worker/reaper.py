@@ -88,8 +88,8 @@ class Reaper(Service):
         claims = sorted(ops.index_claims(fields).items())
         counted = _counted(fields, [n for n, _ in claims])
         moved = 0
-        for batch in _batches(claims):
-            rescues = self._rescues(owner, batch, counted)
+        for batch in _batches(claims) or [()]:  # an owner without claims is to be forgotten, too
+            rescues = self._rescues(owner, batch, counted) if batch else []
             op = ops.salvage(
                 keys, owner, rescues, dead_max=config.dead_max_jobs, dead_timeout=config.dead_timeout_in_seconds
             )
@@ -152,9 +152,11 @@ class PoisonPill(PillionError):
 
 
 def _counted(fields: Mapping[bytes, bytes], numbers: Sequence[int]) -> set[int]:
-    """The claims whose jobs may have killed the owner: the marked suspect, or else the oldest that fit its slots."""
-    marks = ops.index_marks(fields)
-    if marks:
+    """The claims whose jobs may have killed the owner: the marked suspect, or else the oldest that fit its slots.
+
+    The mark of a suspect that came to its end may still be there; it says nothing about the others.
+    """
+    if marks := ops.index_marks(fields) & set(numbers):
         return marks
     concurrency = int(fields.get(b"c", b"0"))
     return set(numbers[:concurrency])

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from pillion.clock import Clock
+from pillion.errors import StoreError
 from pillion.types import Claim
 from pillion.worker.executor import Executor
 from pillion.worker.head import read_head
@@ -41,7 +42,11 @@ class Suspects:
 
     def pick(self, claims: Sequence[Claim]) -> list[Claim]:
         """Keep the suspects among new claims; the others are returned."""
-        flags = self._tenure.suspicion([read_head(claim.raw).jid for claim in claims])
+        try:
+            flags = self._tenure.suspicion([read_head(claim.raw).jid for claim in claims])
+        except StoreError:
+            self._tenure.lose_sight_of(claims)
+            raise
         self._waiting.extend(claim for claim, suspect in zip(claims, flags, strict=True) if suspect)
         return [claim for claim, suspect in zip(claims, flags, strict=True) if not suspect]
 
@@ -57,8 +62,9 @@ class Suspects:
             return None
         if self._executor.finished or self._tenure.outbox:
             return None
+        marked = self._tenure.mark(self._waiting[0])
         claim = self._waiting.popleft()
-        if not self._tenure.mark(claim):
+        if not marked:
             return None
         self._alone = claim
         return claim

@@ -67,6 +67,7 @@ class Tenure:
         self._next = 1
         self._doubtful: set[int] = set()
         self._must_resync = False
+        self._news = Turned()
 
     def add(self, finished: Iterable[Finished]) -> None:
         """Put outcomes into the outbox, but those of claims that are not ours any more."""
@@ -78,11 +79,18 @@ class Tenure:
     def step(self, count: int, queues: Callable[[int], tuple[tuple[str, int], ...]], *, wake: bool) -> Turned:
         """Renew, write up to 200 outcomes and claim up to `count` jobs; first repair what an earlier error left.
 
-        Raises StoreError: nothing is known to have happened; the next call finds out.
+        Raises StoreError: nothing is known to have happened; the next call finds out, and brings what this one has
+        found out before it failed.
         """
-        turned = Turned(claims=[], written=[], refused=[])
-        if not self._prepare(turned):
-            return turned
+        turned = self._news
+        if self._prepare(turned):
+            self._converse(turned, count, queues, wake)
+        self._news = Turned()
+        return turned
+
+    def _converse(
+        self, turned: Turned, count: int, queues: Callable[[int], tuple[tuple[str, int], ...]], wake: bool
+    ) -> None:
         count = min(count, MAX_BATCH)
         batch = [item for _, item in zip(range(MAX_BATCH), self.outbox.values(), strict=False)]
         want = Want(count, self._next, queues(count) if count else ())
@@ -90,10 +98,14 @@ class Tenure:
         if isinstance(reply, Stepped):
             self._take(turned, batch, reply)
         elif reply == FENCED:
-            turned.lost = self._drop_all()
+            self._drop_all(turned)
         elif reply == STALE:
             self._must_resync = True
-        return turned
+
+    def lose_sight_of(self, claims: Iterable[Claim]) -> None:
+        """Forget claims that could not be handed on: the next step finds them again, by a re-sync."""
+        self.mine.difference_update(claim.n for claim in claims)
+        self._must_resync = True
 
     def audit(self) -> bool:
         """Compare what the server lists with what we know; a difference is an alarm and makes the next step re-sync."""
@@ -195,7 +207,7 @@ class Tenure:
             turned.claims.append(Claim(self.owner.name, self._next, queue, raw))
             self.mine.add(self._next)
             self._next += 1
-        turned.suspects = reply.suspects > 0
+        turned.suspects = turned.suspects or reply.suspects > 0
         turned.refused += reply.errors
 
     def _resync(self, turned: Turned) -> bool:
@@ -203,19 +215,21 @@ class Tenure:
         sent = self._steady()
         held = self.session.call(ops.resync(self._keys, self.owner.name, self._lease_ms))
         if not isinstance(held, Held):
-            turned.lost = self._drop_all()
+            self._drop_all(turned)
             return False
         self._confirm(sent)
         self.owner = Owner(self.owner.name, held.generation)
         for n in self._doubtful - held.claims.keys():
             turned.written.append(self.outbox.pop(n))
             self.mine.discard(n)
+        self._doubtful = set()
+        self.mine &= held.claims.keys()
         self._adopt(turned, self.owner.name, held)
-        self._doubtful, self._must_resync = set(), False
+        self._must_resync = False
         return True
 
     def _adopt(self, turned: Turned, owner: str, held: Held) -> None:
-        """Take over claims whose announcement got lost. An index entry without a payload is only cleared away."""
+        """Take over claims that we do not know of. An index entry without a payload is only cleared away."""
         unknown = sorted(held.claims.keys() - self.mine)
         payloads = self.session.call(ops.slots(self._keys, owner, unknown)) if unknown else []
         for n, raw in zip(unknown, payloads, strict=True):
@@ -225,13 +239,14 @@ class Tenure:
                 self.outbox[n] = Finished(claim, Discard("its slot was empty"))
             else:
                 turned.claims.append(claim)
+                turned.suspects = True  # perhaps: a re-sync does not say
         self._next = max([self._next, *(n + 1 for n in held.claims)])
 
-    def _drop_all(self) -> str | None:
+    def _drop_all(self, turned: Turned) -> None:
         """The lease is lost and with it every claim."""
-        lost = self.owner.name if self.owner else None
+        turned.lost = self.owner.name if self.owner else None
+        turned.claims.clear()
         self.owner, self.valid_until = None, float("-inf")
         self.mine.clear()
         self.outbox.clear()
         self._doubtful, self._must_resync = set(), False
-        return lost

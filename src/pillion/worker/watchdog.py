@@ -1,9 +1,10 @@
 """The watchdog notices a fetcher that is stuck, as opposed to a server that fails.
 
 A fetcher that ends its attempts, in success or error, is alive: it will go on when the server does. One that has not
-ended any for three renewal periods hangs in something nobody foresaw. Then all stacks are logged and its connection
-is dropped; if that does not free it, the process exits with code 70, so that whoever supervises it starts a new one
-and its leases run out. Nothing is lost: claims stand in their slots."""
+ended any for three renewal periods, nor for as long as one attempt may rightly take, hangs in something nobody foresaw. Then
+all stacks are logged and its connection is dropped; if that does not free it within another period, the process exits
+with code 70, so that whoever supervises it starts a new one and its leases run out. Nothing is lost: claims stand in
+their slots. A process that stood still (SIGSTOP, a sleeping laptop) gets that period too, so it goes on."""
 
 from __future__ import annotations
 
@@ -25,17 +26,24 @@ EXIT_STUCK = 70
 
 
 class Watchdog(Service):
-    """Looks at every fetcher a few times per renewal period. Embedded, it never ends the host's process."""
+    """Looks at every fetcher a few times per renewal period. Embedded, it never ends the host's process.
+
+    `attempt` is how long a server that does not answer may keep one attempt (seconds).
+    """
 
     name = "watchdog"
 
-    def __init__(self, fetchers: Sequence[Fetcher], lease: float, clock: Clock, *, embedded: bool) -> None:
+    def __init__(
+        self, fetchers: Sequence[Fetcher], lease: float, clock: Clock, *, embedded: bool, attempt: float = 0.0
+    ) -> None:
         super().__init__()
         self._fetchers = fetchers
         self._period = lease / RENEWALS_PER_LEASE
         self._steady = clock.steady
         self._embedded = embedded
+        self._patience = max(PERIODS * self._period, attempt + self._period)
         self._dropped: set[str] = set()
+        self._dropped_at = 0.0
 
     def turn(self) -> float:
         for fetcher in self._fetchers:
@@ -44,14 +52,16 @@ class Watchdog(Service):
 
     def look(self, fetcher: Fetcher) -> None:
         """Judge one fetcher."""
-        silent = self._steady() - fetcher.last_attempt
-        if silent <= PERIODS * self._period:
+        now = self._steady()
+        silent = now - fetcher.last_attempt
+        if silent <= self._patience:
             self._dropped.discard(fetcher.name)
         elif fetcher.name not in self._dropped:
             self._dropped.add(fetcher.name)
+            self._dropped_at = now
             log.error("%s has been stuck for %.1f s; dropping its connection\n%s", fetcher.name, silent, stacks())
             fetcher.tenure.session.close()
-        elif silent > (PERIODS + 1) * self._period and not self._embedded:
+        elif now - self._dropped_at > max(self._period, self._patience / PERIODS) and not self._embedded:
             log.critical("%s is still stuck; leaving with exit code %d", fetcher.name, EXIT_STUCK)
             logging.shutdown()
             os._exit(EXIT_STUCK)

@@ -103,7 +103,10 @@ class Worker:
             fleet=self._see_fleet,
             beat=self._after_beat,
         )
-        self._watchdog = Watchdog(self.fetchers, config.lease, config.clock, embedded=self._embedded)
+        attempt = config.redis.connect_timeout + 2 * config.redis.timeout
+        self._watchdog = Watchdog(
+            self.fetchers, config.lease, config.clock, embedded=self._embedded, attempt=attempt
+        )
 
     # -- life ------------------------------------------------------------------------------------------------------
 
