@@ -11,7 +11,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types format clean
+.PHONY: help demo test check lint types format docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ types: $(TEST)  ## mypy --strict and pyright
 format: $(TEST)  ## let ruff rewrite what it can
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
+
+docs: $(TEST)  ## write docs/compatibility.md from the rules and the tests that prove them
+	@$(RUN) -m tests.compat.page
 
 clean:  ## remove .venv, caches and builds
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

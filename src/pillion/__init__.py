@@ -25,6 +25,7 @@ from pillion.errors import (
     BootError,
     ConfigError,
     DefinitionError,
+    EmptyQueueError,
     MaybeEnqueued,
     MiddlewareError,
     NotReplicated,
@@ -41,12 +42,13 @@ from pillion.errors import (
     UsageError,
 )
 from pillion.job import Job, job
-from pillion.setup import Setup, configure, configure_client, configure_server, subscribe
+from pillion.loader import on_load
+from pillion.setup import Setup, configure, configure_client, configure_server, is_worker, subscribe
 from pillion.types import Drop, Later, discard, snooze
 from pillion.version import __version__
 
 if TYPE_CHECKING:
-    from pillion.worker import Worker
+    from pillion.worker import Worker, embed
 
 __all__ = [
     "ArgumentsError",
@@ -57,6 +59,7 @@ __all__ = [
     "ConfigError",
     "DefinitionError",
     "Drop",
+    "EmptyQueueError",
     "Job",
     "Later",
     "MaybeEnqueued",
@@ -83,16 +86,19 @@ __all__ = [
     "configure_server",
     "current_job",
     "discard",
+    "embed",
+    "is_worker",
     "job",
+    "on_load",
     "snooze",
     "subscribe",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """`pillion.Worker`, loaded when first asked for: programs that only push have no use for the engine."""
-    if name == "Worker":
-        from pillion.worker import Worker  # noqa: PLC0415 - the engine is for worker processes
+    """`pillion.Worker` and `embed`, loaded when first asked for: programs that only push have no use for the engine."""
+    if name in ("Worker", "embed"):
+        from pillion import worker  # noqa: PLC0415 - the engine is for worker processes
 
-        return Worker
+        return getattr(worker, name)
     raise AttributeError(f"module 'pillion' has no attribute {name!r}")

@@ -1,17 +1,18 @@
 """Bulk pushes: what is in each round trip, and what became of the earlier ones when one fails.
 
 Called by `Client.push_bulk` and its asyncio twin. A lazy iterable is read batch by batch, so memory stays bounded;
-nothing is atomic across batches, and an error lists the jids of those that went through."""
+nothing is atomic across batches, and an error tells what went through before it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from itertools import islice, repeat
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
-from pillion.errors import MaybeEnqueued, NotReplicated, PartlyEnqueued, PayloadError, StoreError
-from pillion.payload import copy_for
+from pillion.errors import MaybeEnqueued, NotReplicated, PartlyEnqueued, PayloadError, PillionError
+from pillion.payload import MAX_AT, copy_for
 from pillion.setup import Setup
 from pillion.store.ops import Parcel
 from pillion.types import Payload
@@ -50,35 +51,57 @@ class Bulk:
         single = {name: value for name, value in item.items() if name not in ("at", "jid")}
         self._job_class, self._base = client.describe({**single, "args": []})
         self._jids: Jids = []
-        self._confirmed: list[str] = []
         self._count = 0
+        self._unconfirmed: list[NotReplicated] = []
 
     def batches(self) -> Iterator[list[Parcel]]:
         """The parcels of one round trip after another."""
         rows = zip(self._rows, self._times, strict=False)
-        while batch := list(islice(rows, self._size)):
-            parcels = [self._parcel(row, at) for row, at in batch]
+        while True:
+            with self.accounting(()):  # a row may be malformed, and the caller's iterable may raise
+                batch = [self._parcel(row, at) for row, at in islice(rows, self._size)]
+            if not batch:
+                return
             if self._sized is not None:
-                self._jids += [parcel.jid if parcel else None for parcel in parcels]
-            if kept := [parcel for parcel in parcels if parcel]:
+                self._jids += [parcel.jid if parcel else None for parcel in batch]
+            if kept := [parcel for parcel in batch if parcel]:
                 yield kept
 
-    def accounting(self, parcels: Sequence[Parcel]) -> _Accounting:
+    @contextmanager
+    def accounting(self, parcels: Sequence[Parcel]) -> Generator[None]:
         """Note a batch as pushed when the block ends well; tell about the earlier ones when it does not."""
-        return _Accounting(self, parcels)
-
-    def pushed(self, parcels: Sequence[Parcel]) -> None:
+        try:
+            yield
+        except NotReplicated as error:
+            self._unconfirmed.append(error)  # the jobs are in, and the others are not to be held up
+        except PillionError as error:
+            if not self._count:
+                raise
+            raise self._with_earlier(error, [parcel.jid for parcel in parcels]) from error
+        except BaseException as error:
+            if self._count:
+                error.add_note(f"pillion: {self._count} jobs of earlier batches are enqueued")
+            raise
         self._count += len(parcels)
-        if self._sized is not None:
-            self._confirmed += [parcel.jid for parcel in parcels]
-
-    @property
-    def confirmed(self) -> Sequence[str]:
-        """The jids of the batches that went through; a lazy push keeps none."""
-        return self._confirmed
 
     def result(self) -> Jids | int:
+        """What the caller gets. Raises NotReplicated for the jobs that no replica confirmed."""
+        if self._unconfirmed:
+            jids = [jid for error in self._unconfirmed for jid in error.jids]
+            raise NotReplicated(jids, min(error.replicas for error in self._unconfirmed), self._unconfirmed[0].wanted)
         return self._count if self._sized is None else self._jids
+
+    def _with_earlier(self, error: PillionError, jids: list[str]) -> PillionError:
+        """The error of one batch, with the batches before it."""
+        earlier = [jid for jid in self._jids if jid is not None][: self._count]
+        unlisted = self._count - len(earlier)
+        if isinstance(error, MaybeEnqueued):
+            confirmed = [*earlier, *error.confirmed]
+            return MaybeEnqueued(confirmed=confirmed, unknown=error.unknown, unsent=error.unsent, unlisted=unlisted)
+        if isinstance(error, PartlyEnqueued):
+            confirmed = [*earlier, *error.confirmed]
+            return PartlyEnqueued(error.cause, confirmed=confirmed, unsent=error.unsent, unlisted=unlisted)
+        return PartlyEnqueued(str(error), confirmed=earlier, unsent=jids, unlisted=unlisted)
 
     def _parcel(self, row: Any, at: float | None) -> Parcel | None:
         if not isinstance(row, list | tuple):
@@ -90,36 +113,11 @@ class Bulk:
         return self._client.parcel(self._job_class, copy_for(self._base, row, jid, at))
 
 
-class _Accounting:
-    __slots__ = ("_bulk", "_parcels")
-
-    def __init__(self, bulk: Bulk, parcels: Sequence[Parcel]) -> None:
-        self._bulk = bulk
-        self._parcels = parcels
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        earlier = self._bulk.confirmed
-        if error is None:
-            self._bulk.pushed(self._parcels)
-        elif isinstance(error, MaybeEnqueued) and earlier:
-            confirmed = [*earlier, *error.confirmed]
-            raise MaybeEnqueued(confirmed=confirmed, unknown=error.unknown, unsent=error.unsent) from error
-        elif isinstance(error, PartlyEnqueued):
-            raise PartlyEnqueued(str(error), confirmed=[*earlier, *error.confirmed], unsent=error.unsent) from error
-        elif isinstance(error, StoreError) and earlier and not isinstance(error, NotReplicated):
-            unsent = [parcel.jid for parcel in self._parcels]
-            raise PartlyEnqueued(str(error), confirmed=earlier, unsent=unsent) from error
-
-
 def _only_jid(item: Item, count: int | None) -> str | None:
     jid = item.get("jid")
     if jid is not None and count != 1:
-        raise PayloadError(
-            f"expected no explicit jid in a bulk push of {count or 'many'} jobs, got {jid!r}; leave it out"
-        )
+        jobs = "many" if count is None else count
+        raise PayloadError(f"expected no explicit jid in a bulk push of {jobs} jobs, got {jid!r}; leave it out")
     return jid
 
 
@@ -138,21 +136,27 @@ def _times(item: Item, count: int | None, client: Preparing) -> tuple[Iterator[f
         return repeat(None), False
     if isinstance(at, list | tuple):
         return iter(_checked_times(at, count)), True
-    if not _is_number(at):
+    if not _is_time(at):
         raise PayloadError(f"expected 'at' to be epoch seconds, or one such number per job, got {at!r}")
-    return repeat(float(at or 0.0)), True
+    return repeat(at), True
 
 
 def _checked_times(at: Sequence[Any], count: int | None) -> Sequence[float]:
-    if not at or not all(map(_is_number, at)):
+    if not at or not all(map(_is_time, at)):
         raise PayloadError("expected 'at' to be a non-empty list of epoch seconds; pass one number per job")
-    if count is None or len(at) != count:
-        raise PayloadError(f"expected one 'at' per job, got {len(at)} for {count or 'an unknown number of'} jobs")
+    if len(at) != count:
+        jobs = "an unknown number of" if count is None else count
+        raise PayloadError(f"expected one 'at' per job, got {len(at)} for {jobs} jobs")
     return at
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_time(value: object) -> TypeGuard[float]:
+    """Epoch seconds before the year 10000: later is a slip, most often milliseconds."""
+    return _is_number(value) and abs(value) < MAX_AT
 
 
 def _batch_size(item: Item, later: bool) -> int:

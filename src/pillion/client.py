@@ -9,26 +9,38 @@ caller who cannot know is told so (`MaybeEnqueued`). Nothing here runs jobs; `ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, TypeAlias
 
 from pillion import inline
 from pillion import setup as setups
 from pillion.bulk import Bulk, Item, Jids
-from pillion.errors import Ambiguous, MaybeEnqueued, NotReplicated, PartlyEnqueued, PayloadError, Refused, StoreError
+from pillion.errors import (
+    Ambiguous,
+    ConfigError,
+    MaybeEnqueued,
+    NotReplicated,
+    PartlyEnqueued,
+    PayloadError,
+    Refused,
+    StoreError,
+    Unavailable,
+)
+from pillion.job_options import fresh
 from pillion.middleware import run_client
 from pillion.payload import check_size, encode, normalise, stamp, verify
 from pillion.registry import Definition, definition_of
 from pillion.setup import Setup
 from pillion.store import ops
+from pillion.store.exchange import refusal
 from pillion.store.ops import Op, Parcel
 from pillion.types import Payload
 
 Durability: TypeAlias = Literal["replicated"] | None
 
 REPLICAS = 1
-REPLICA_WAIT_MS = 1_000
+REPLICA_WAIT = 1.0
 BULK_ONLY = ("batch_size", "spread_interval")
 
 
@@ -50,8 +62,10 @@ class Client:
     """
 
     def __init__(self, redis: Any = None, *, setup: Setup | None = None, **options: Any) -> None:
-        fresh = redis is not None or options
-        self.setup = setup or (Setup(redis, **options) if fresh else setups.default)
+        own = redis is not None or options
+        if own and setup is not None:
+            raise ConfigError("expected a setup or options of its own, got both; give the options to the setup")
+        self.setup = setup or (Setup(redis, **options) if own else setups.default)
 
     def push(self, item: Item, *, once: bool = False, durability: Durability = None) -> str | None:
         """Push one job and return its jid, or None where client middleware stopped it.
@@ -60,12 +74,13 @@ class Client:
             item: `class` (a name, a job class or a function job) and `args`, and any other field of the payload; `at`
                 (epoch seconds) schedules it.
             once: push this jid at most once in ten minutes; such a push is repeated by itself if its reply is lost.
-            durability: `"replicated"` waits until a replica has the job.
+            durability: `"replicated"` waits up to a second until a replica has the job.
 
         Raises:
             PayloadError: the job is malformed; nothing was sent.
             Unavailable, PoolTimeout, Refused, QueueFull: nothing was enqueued.
             MaybeEnqueued: the reply was lost.
+            PartlyEnqueued: the job is in its queue, but the queue's name could not be added to `queues`.
             NotReplicated: enqueued, but not confirmed by a replica in time.
         """
         parcel = self._prepare(item)
@@ -89,7 +104,9 @@ class Client:
         `batch_size` jobs go out per round trip (1,000, or 100 for later). A lazy iterable is read as it is sent.
 
         Returns the jids in order, None where middleware stopped a job; for an iterable without a length, how many were
-        pushed. Raises as `push`; where earlier batches went through, the error lists their jids as confirmed.
+        pushed. Raises as `push`, and PartlyEnqueued where some jobs are in and others not; also where a later job is
+        malformed. Jobs after the ones that it lists were not prepared and have no jid. Replicas that do not confirm a
+        batch hold up none of the others.
         """
         bulk = Bulk(self, item)
         for parcels in bulk.batches():
@@ -142,7 +159,7 @@ class Client:
         """Take one payload through middleware, checks and encoding; None where middleware stopped it."""
         setup = self.setup
         if setup.client_middleware:
-            kept = run_client(setup.client_middleware, job_class, payload, payload["queue"], setup.store)
+            kept = run_client(setup.client_middleware, job_class, _own(payload), payload["queue"], setup.store)
             if kept is None:
                 return None
             payload = kept
@@ -174,16 +191,16 @@ class RedisDelivery:
         try:
             answer = client.setup.store.run(op)
         except StoreError as error:
-            raise _account(parcels, error) from error
-        _confirm(parcels, answer, durability)
+            raise _account(parcels, error, once, durability) from error
+        _confirm(parcels, answer, once, durability)
 
     async def asend(self, client: Client, parcels: Sequence[Parcel], *, once: bool, durability: Durability) -> None:
         op = _push_op(client, parcels, once, durability)
         try:
             answer = await client.setup.astore.run(op)
         except StoreError as error:
-            raise _account(parcels, error) from error
-        _confirm(parcels, answer, durability)
+            raise _account(parcels, error, once, durability) from error
+        _confirm(parcels, answer, once, durability)
 
 
 _redis = RedisDelivery()
@@ -234,29 +251,51 @@ def _push_op(client: Client, parcels: Sequence[Parcel], once: bool, durability: 
     if once:
         return ops.push_once(keys, parcels)
     if durability:
-        return ops.push(keys, parcels, replicas=REPLICAS, wait_ms=REPLICA_WAIT_MS)
+        patience = min(REPLICA_WAIT, client.setup.config.redis.timeout / 2)
+        return ops.push(keys, parcels, replicas=REPLICAS, wait_ms=int(patience * 1000))
     return ops.push(keys, parcels)
 
 
-def _account(parcels: Sequence[Parcel], error: StoreError) -> StoreError:
+def _account(parcels: Sequence[Parcel], error: StoreError, once: bool, durability: Durability) -> StoreError:
     """The error as the caller of a push needs it: which jids are in, which are not, which nobody knows."""
-    groups = list(ops.parcel_groups(parcels).items())
-    if any(name is not None for name, _ in groups):
-        groups.insert(0, ("", []))  # the SADD that goes first
-    if isinstance(error, Ambiguous):
-        count = len(error.replies)
-        return MaybeEnqueued(confirmed=_jids(groups[:count]), unknown=_jids(groups[count:]))
-    if isinstance(error, Refused) and len(groups) > 2 and any(error.accepted[1:]):
-        taken = [group for group, ok in zip(groups, error.accepted, strict=False) if ok]
-        refused = [group for group, ok in zip(groups, error.accepted, strict=False) if not ok]
-        return PartlyEnqueued(str(error), confirmed=_jids(taken), unsent=_jids(refused))
-    return error
+    if not isinstance(error, Refused | Ambiguous):
+        return error
+    taken, refused, unknown = _sorted(parcels, error.accepted, once)
+    if unknown:
+        return MaybeEnqueued(confirmed=taken, unknown=unknown, unsent=refused)
+    if durability and len(taken) == len(parcels) and not error.accepted[-1]:
+        return NotReplicated(taken, 0, REPLICAS)  # only the answer of the WAIT is missing
+    if taken:
+        return PartlyEnqueued(str(error), confirmed=taken, unsent=refused)
+    return error if isinstance(error, Refused) else Unavailable(f"the connection broke before a job had left: {error}")
 
 
-def _jids(groups: Iterable[tuple[str | None, Sequence[Parcel]]]) -> list[str]:
-    return [parcel.jid for _, group in groups for parcel in group]
+def _sorted(
+    parcels: Sequence[Parcel], accepted: Sequence[bool | None], once: bool
+) -> tuple[list[str], list[str], list[str]]:
+    """The jids by what became of the commands that carried them: taken, refused, unknown."""
+    carried = [list(parcels)] if once else list(ops.parcel_groups(parcels).values())
+    if not once and any(parcel.at is None for parcel in parcels):
+        carried.insert(0, [])  # the SADD that goes first
+    fates = list(zip(carried, accepted, strict=False))
+    taken, refused, unknown = (
+        [parcel.jid for group, fate in fates if fate is wanted for parcel in group] for wanted in (True, False, None)
+    )
+    return taken, refused, unknown
 
 
-def _confirm(parcels: Sequence[Parcel], answer: Any, durability: Durability) -> None:
+def _confirm(parcels: Sequence[Parcel], answer: Any, once: bool, durability: Durability) -> None:
+    """Raise for what only the answer of a push tells."""
+    jids = [parcel.jid for parcel in parcels]
     if durability and answer < REPLICAS:
-        raise NotReplicated([parcel.jid for parcel in parcels], answer, REPLICAS)
+        raise NotReplicated(jids, answer, REPLICAS)
+    if once and (refused := {jid: said for jid, said in zip(jids, answer, strict=True) if isinstance(said, str)}):
+        error = refusal("push_once", next(iter(refused.values())))
+        taken = [jid for jid in jids if jid not in refused]
+        raise PartlyEnqueued(str(error), confirmed=taken, unsent=list(refused)) if taken else error
+
+
+def _own(payload: Payload) -> Payload:
+    """A payload that middleware may change in place: its nested options are shared with other jobs until here."""
+    arguments = {name: payload[name] for name in ("args", "kwargs") if name in payload}
+    return fresh({**payload, **dict.fromkeys(arguments)}) | arguments

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from pillion.clock import Clock, SystemClock
+from pillion.mask import mask_url
 
 Wire: TypeAlias = Literal["8", "7", "6"]
 Mode: TypeAlias = Literal["strict", "random", "weighted"]
@@ -60,6 +62,14 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
     key_file: str | None = None
     insecure_skip_verify: bool = False
 
+    def __repr__(self) -> str:
+        return f"RedisSettings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The fields for logs and tracebacks, without secrets."""
+        shown = {"url": self.url and mask_url(self.url), "client": self.client and type(self.client).__name__}
+        return list((msgspec.structs.asdict(self) | shown).items())
+
 
 class Capsule(msgspec.Struct, frozen=True, kw_only=True):
     """A named group of queues with its own concurrency, fetcher and chains.
@@ -103,7 +113,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         default_job_options: merged under every job's own options.
         strict_args: what to do with arguments that are not plain JSON: raise, warn, or False to let the encoder decide.
         max_payload: most bytes a pushed job may have.
+        backtrace_cleaner: takes the lines of a failed job's backtrace, raising one first, and returns those to keep.
+        reloader: makes a context manager that every run of a job happens in.
         wire: the time format and process-row dialect to write.
+        logged_job_attributes: fields of a job that its log lines show beside jid, class, queue and attempt.
+        skip_default_job_logging: write no lines about jobs that start, end or fail.
         log_level, log_format: `log_format` is None for pretty on a terminal and JSON elsewhere.
         verbose: log debug lines and print both middleware chains at boot.
         require: what `pillion worker` imports: module names or paths.
@@ -126,9 +140,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     default_job_options: Mapping[str, Any] = msgspec.field(default_factory=lambda: dict(DEFAULT_JOB_OPTIONS))
     strict_args: Literal["raise", "warn"] | bool = "raise"
     max_payload: int = 1_048_576
+    backtrace_cleaner: Callable[[list[str]], list[str]] | None = None
+    reloader: Callable[[], AbstractContextManager[Any]] | None = None
     wire: Wire = "8"
     log_level: str = "info"
     log_format: Literal["pretty", "json"] | None = None
+    logged_job_attributes: tuple[str, ...] = ("bid", "tags")
+    skip_default_job_logging: bool = False
     verbose: bool = False
     require: tuple[str, ...] = ()
     clock: Clock = msgspec.field(default_factory=SystemClock)

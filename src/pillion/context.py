@@ -52,6 +52,7 @@ class RunningJob(msgspec.Struct, frozen=True, eq=False):
         payload: the decoded job. Changes to it are seen by this run's middleware only, never by a retry.
         definition: the registry entry that runs it.
         signals: what the worker tells its jobs.
+        started: the steady clock's reading when it began; None where nobody measures.
         effects: a feature's own writes that are to happen with this run's acknowledgement, and only then.
     """
 
@@ -60,6 +61,7 @@ class RunningJob(msgspec.Struct, frozen=True, eq=False):
     definition: Definition
     signals: Signals
     effects: list[Effect] = []
+    started: float | None = None
 
     @classmethod
     def inline(cls, payload: Payload, definition: Definition) -> RunningJob:
@@ -81,6 +83,11 @@ class RunningJob(msgspec.Struct, frozen=True, eq=False):
     def queue(self) -> str:
         """The queue it was taken from."""
         return self.claim.queue
+
+    @property
+    def capsule(self) -> str:
+        """The capsule that runs it; "" outside of a worker."""
+        return self.claim.owner.rpartition("/")[2].rpartition(".")[0]
 
     @property
     def attempt(self) -> int:

@@ -6,7 +6,8 @@
     │   ├── DefinitionError                two job definitions under one name, a class that cannot run
     │   ├── ArgumentsError (TypeError)     arguments that do not fit `perform`
     │   ├── PayloadError (ValueError)      a job that must not be pushed: not JSON, no queue, ...
-    │   └── MiddlewareError                a middleware that broke the one-`yield` contract
+    │   ├── MiddlewareError                a middleware that broke the one-`yield` contract
+    │   └── EmptyQueueError                a test runs a job that nobody pushed
     ├── StoreError                     the conversation with Redis failed
     │   ├── Unavailable                    no connection could be made: nothing was sent
     │   ├── PoolTimeout                    every pooled connection stayed busy: nothing was sent
@@ -60,6 +61,10 @@ class MiddlewareError(UsageError):
     """A middleware broke the contract of exactly one `yield`, or could not be built."""
 
 
+class EmptyQueueError(UsageError):
+    """A test asked for a pushed job, and there is none."""
+
+
 class StoreError(PillionError):
     """The conversation with Redis failed. The subclasses say what that means for what was sent."""
 
@@ -90,26 +95,32 @@ class QueueFull(Refused):
 class Ambiguous(StoreError):
     """Bytes were sent and the reply was lost: the commands may or may not have been executed.
 
-    `replies` holds the answers that did arrive, in order; the rest are unknown.
+    `accepted` tells, for each command of the pipeline in order, whether the server took it: True or False where that is
+    known (False also for one that never left this process whole), None where it is not.
     """
 
-    def __init__(self, message: str, replies: Sequence[object] = ()) -> None:
+    def __init__(self, message: str, accepted: Sequence[bool | None] = ()) -> None:
         super().__init__(message)
-        self.replies = tuple(replies)
+        self.accepted = tuple(accepted)
 
 
 class PartlyEnqueued(StoreError):
-    """A bulk push that was refused or cut off half-way; nothing about it is uncertain.
+    """A push that was refused or cut off half-way; nothing about it is uncertain.
 
     Attributes:
         confirmed: jids that are enqueued.
-        unsent: jids that are not.
+        unlisted: how many more are, of a lazy bulk push, which keeps no jids.
+        unsent: jids that are not; the jobs of a bulk push that come after them were not even given a jid.
+        cause: what went wrong.
     """
 
-    def __init__(self, cause: str, *, confirmed: Sequence[str], unsent: Sequence[str]) -> None:
+    def __init__(self, cause: str, *, confirmed: Sequence[str], unsent: Sequence[str], unlisted: int = 0) -> None:
+        self.cause = cause
         self.confirmed = tuple(confirmed)
+        self.unlisted = unlisted
         self.unsent = tuple(unsent)
-        super().__init__(f"{len(self.confirmed)} jobs are enqueued, {len(self.unsent)} are not (.unsent): {cause}")
+        count = len(self.confirmed) + unlisted
+        super().__init__(f"{count} jobs are enqueued, {len(self.unsent)} are not (.unsent): {cause}")
 
 
 class MaybeEnqueued(StoreError):
@@ -117,21 +128,28 @@ class MaybeEnqueued(StoreError):
 
     Attributes:
         confirmed: jids the server acknowledged.
+        unlisted: how many more it did, of a lazy bulk push, which keeps no jids.
         unknown: jids that were sent without an answer; each may be enqueued.
-        unsent: jids that never left this process.
+        unsent: jids that are not enqueued; the jobs of a bulk push that come after them were not even given a jid.
 
     Push the unknown ones again only if the job may run twice, or push with `once=True` from the start: such a push
     is idempotent by jid and is retried by Pillion itself.
     """
 
     def __init__(
-        self, *, confirmed: Sequence[str] = (), unknown: Sequence[str] = (), unsent: Sequence[str] = ()
+        self,
+        *,
+        confirmed: Sequence[str] = (),
+        unknown: Sequence[str] = (),
+        unsent: Sequence[str] = (),
+        unlisted: int = 0,
     ) -> None:
         self.confirmed = tuple(confirmed)
+        self.unlisted = unlisted
         self.unknown = tuple(unknown)
         self.unsent = tuple(unsent)
         super().__init__(
-            f"the server's reply was lost: {len(self.confirmed)} confirmed, {len(self.unknown)} unknown, "
+            f"the server's reply was lost: {len(self.confirmed) + unlisted} confirmed, {len(self.unknown)} unknown, "
             f"{len(self.unsent)} unsent; see .confirmed, .unknown and .unsent, or push with once=True, "
             "which is safe to repeat"
         )
@@ -144,12 +162,13 @@ class NotReplicated(StoreError):
 
     Attributes:
         jids: the jobs concerned.
-        replicas: how many replicas confirmed.
+        replicas: how many replicas confirmed; `wanted` is how many should have.
     """
 
     def __init__(self, jids: Sequence[str], replicas: int, wanted: int) -> None:
         self.jids = tuple(jids)
         self.replicas = replicas
+        self.wanted = wanted
         super().__init__(
             f"{len(self.jids)} job(s) are on the primary, but {replicas} of {wanted} replica(s) confirmed in time; "
             "they will run unless the primary fails over first"

@@ -13,11 +13,15 @@ HIDDEN = "***"
 
 _SECRET_WORD = r"(?:password|passwd|passphrase|secret|token|api[-_]?key)"
 _USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)?(?P<info>\S*)@")
-_QUERY = re.compile(rf"(?P<name>[?&][^=&\s]*{_SECRET_WORD}[^=&\s]*=)[^&\s]*", re.IGNORECASE)
+# Every repetition is bounded: anybody's error text comes by here, and a pattern that tries all splits of a long one
+# would hold the process up for minutes.
+_QUERY = re.compile(rf"(?P<name>[?&][^=&?\s]{{0,64}}?{_SECRET_WORD}[^=&?\s]{{0,64}}=)[^&\s]*", re.IGNORECASE)
 _ASSIGNED = re.compile(
-    rf"(?P<name>\b\w*{_SECRET_WORD}['\"]?\s*[=:]\s*)(?P<value>'[^']*'|\"[^\"]*\"|[^\s,;&)\]}}]+)", re.IGNORECASE
+    rf"(?P<name>\b\w{{0,64}}?{_SECRET_WORD}['\"]?\s{{0,8}}[=:]\s{{0,8}})"
+    rf"(?P<value>'[^']{{0,1024}}'|\"[^\"]{{0,1024}}\"|[^\s,;&)\]}}}}]+)",
+    re.IGNORECASE,
 )
-_IN_TEXT = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<info>\S*)@")
+_IN_TEXT = re.compile(r"(?P<scheme>[A-Za-z0-9+.-]{0,32}://)(?P<info>\S{0,2048})@")
 
 
 def mask_url(url: str) -> str:

@@ -30,6 +30,11 @@ LOG_LEVELS = {name: name for name in ("debug", "info", "warning", "error", "crit
     "fatal": "critical",
 }
 
+NO_NAMESPACE = (
+    "Sidekiq has no Redis namespaces since 7.0: give it a server or database of its own (redis://host:6379/1), "
+    'or put something before every key with redis.prefix = "shop:"'
+)
+
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 _SEPARATORS = re.compile(r"[,\s]+")
@@ -76,6 +81,8 @@ def parser(name: str) -> Parser:
 def unknown(name: str, known: Iterable[str], where: str) -> NoReturn:
     """Raise the `ConfigError` for a name that is no option, with the closest one that is."""
     known = sorted(known)
+    if name.rpartition(".")[2] == "namespace":
+        raise ConfigError(f"unknown option `{name}` ({where}); {NO_NAMESPACE}")
     close = closest(name, known)
     cure = f"did you mean `{close}`?" if close else f"known are {', '.join(known)}"
     raise ConfigError(f"unknown option `{name}` ({where}); {cure}")
@@ -284,6 +291,12 @@ def job_option(given: Given) -> Any:
     return given.value
 
 
+def function(given: Given) -> Callable[..., Any]:
+    """Passes something on that can be called; only code can give one."""
+    found: Callable[..., Any] = given.value
+    return found if callable(found) else given.wrong("something to call", "pass the function itself")
+
+
 def anything(given: Given) -> Any:
     """Passes an object on that only code can give."""
     return given.value
@@ -329,9 +342,13 @@ GENERAL: Mapping[str, Parser] = {
     "dead_timeout_in_seconds": seconds(0, 3650 * 86400, "15552000 (180 days) is usual"),
     "strict_args": choice(**{"raise": "raise", "true": "raise", "warn": "warn", "false": False}),
     "max_payload": whole(1_024, 512 * 1024 * 1024, "1048576 is usual; pass an id rather than the data"),
+    "backtrace_cleaner": function,
+    "reloader": function,
     "wire": choice(**{"8": "8", "7": "7", "6": "6"}),
     "log_level": choice(**LOG_LEVELS),
     "log_format": choice(pretty="pretty", json="json"),
+    "logged_job_attributes": words,
+    "skip_default_job_logging": switch,
     "verbose": switch,
     "require": words,
     "clock": anything,
@@ -339,4 +356,4 @@ GENERAL: Mapping[str, Parser] = {
     "new_jid": anything,
 }
 
-CODE_ONLY = frozenset({"clock", "rng", "new_jid", "redis.client"})
+CODE_ONLY = frozenset({"clock", "rng", "new_jid", "backtrace_cleaner", "reloader", "redis.client"})

@@ -259,11 +259,11 @@ def _wins(new: Definition, old: Definition, name: str) -> bool:
 
 
 def _checked_name(name: object, place: Place) -> str:
-    if isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable():
+    if isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable() and "|" not in name:
         return str.__str__(name)
     raise DefinitionError(
-        f"{place.qualname} at {place.shown}: expected a name of 1 to {MAX_NAME} printable characters, "
-        f"got {name!r:.80}; "
+        f"{place.qualname} at {place.shown}: expected a name of 1 to {MAX_NAME} printable characters "
+        f"without |, which separates names in Sidekiq's metrics, got {name!r:.80}; "
         'write for example name="Billing::InvoiceJob"'
     )
 

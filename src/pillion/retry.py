@@ -31,6 +31,7 @@ from pillion.plain import clean
 from pillion.types import Dead, Discard, Outcome, Payload, Retry
 
 MAX_BACKTRACE = 100
+MAX_UNCLEANED = 1_000
 MAX_BACKTRACE_BYTES = 1_000_000
 MAX_COUNT = 1_000_000_000
 MAX_DELAY = 10 * 365 * 24 * 3600
@@ -176,8 +177,22 @@ class _Failure:
         changes["retry_count"] = self.count
         lines = _lines_wanted(self._says("backtrace"))
         if lines:
-            changes["error_backtrace"] = pack_backtrace(backtrace(self.error, lines))
+            changes["error_backtrace"] = pack_backtrace(self._backtrace(lines))
         return changes
+
+    def _backtrace(self, lines: int) -> list[str]:
+        """The innermost `lines` of those that the configured cleaner leaves."""
+        cleaner = self.config.backtrace_cleaner
+        if cleaner is None:
+            return backtrace(self.error, lines)
+        found = backtrace(self.error, MAX_UNCLEANED)
+        try:
+            return [str(line) for line in cleaner(list(found))][:lines]
+        except Shutdown:
+            raise
+        except BaseException as trouble:
+            self.reports.append((trouble, "calling backtrace_cleaner; the whole backtrace is kept"))
+            return found[:lines]
 
     def _next_queue(self, queue: str) -> str:
         wanted = self._says("retry_queue")

@@ -12,6 +12,7 @@ push."""
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,7 +23,7 @@ import msgspec
 
 from pillion import embedded
 from pillion.config import Config, RedisSettings
-from pillion.context import Carrier
+from pillion.context import Carrier, current_job
 from pillion.errors import ConfigError
 from pillion.events import Event, Events
 from pillion.middleware import Chain
@@ -42,7 +43,6 @@ class Setup:
     """Everything an application decides before its first push or its first job.
 
     Attributes:
-        client_middleware: runs around every push, and again when a scheduled or failed job is moved to its queue.
         server_middleware: runs around `perform`, in worker processes.
         error_handlers: called with (exception, context, config) for every failure, after it was stored.
         death_handlers: called with (job, exception) when a job will not run again by itself.
@@ -51,18 +51,21 @@ class Setup:
     """
 
     def __init__(self, redis: Any = None, *, registry: Registry | None = None, **options: Any) -> None:
-        self.client_middleware = Chain("client")
+        self._client_middleware = Chain("client")
         self.server_middleware = Chain("server")
         self.error_handlers: list[Callable[[BaseException, Mapping[str, Any], Config], object]] = []
         self.death_handlers: list[Callable[[dict[str, Any], BaseException], object]] = []
         self.events = Events()
         self.registry = default_registry if registry is None else registry  # an empty one is false
         self.carrier = Carrier()
+        self._capsules: dict[str, CapsuleSetup] = {}
+        self._directory: dict[str, object] = {}
         self._lifecycle: dict[str, list[Callable[[], object]]] = {name: [] for name in LIFECYCLE}
         self._options: dict[str, Any] = {}
         self._flags: dict[str, Any] = {}
         self._file: Path | None = None
         self._blocks: list[Block] = []
+        self._lock = threading.RLock()
         self._resolved: Resolved | None = None
         self._store: Store | None = None
         self._astore: AsyncStore | None = None
@@ -101,6 +104,42 @@ class Setup:
         """Carry the values of these context variables from the push to the run. They must be plain JSON."""
         self.carrier.add(*variables)
 
+    @property
+    def client_middleware(self) -> Chain:
+        """Runs around every push, and again when a scheduled or failed job is moved to its queue.
+
+        Inside a job of a capsule that has a chain of its own, this is that one.
+        """
+        if self._capsules and (running := current_job()) is not None and running.capsule in self._capsules:
+            return self._capsules[running.capsule].client_middleware
+        return self._client_middleware
+
+    def capsule(self, name: str) -> CapsuleSetup:
+        """The chains of one capsule: copies of the common ones, made when first asked for, and its own from then on."""
+        with self._lock:
+            if name not in self._capsules:
+                chains = self._client_middleware.copy(), self.server_middleware.copy()
+                self._capsules[name] = CapsuleSetup(name, *chains)
+            return self._capsules[name]
+
+    @property
+    def own_capsules(self) -> tuple[str, ...]:
+        """The capsules that have chains of their own."""
+        return tuple(self._capsules)
+
+    def server_chain(self, capsule: str) -> Chain:
+        """The server chain that runs around the jobs of a capsule."""
+        own = self._capsules.get(capsule)
+        return self.server_middleware if own is None else own.server_middleware
+
+    def register(self, name: str, thing: object) -> None:
+        """Put an object where other parts of the application may `lookup` it; it replaces an older one."""
+        self._directory[name] = thing
+
+    def lookup(self, name: str, default: Any = None) -> Any:
+        """What was registered under `name`, or else `default`."""
+        return self._directory.get(name, default)
+
     def on(self, event: Lifecycle) -> Callable[[F], F]:
         """Register a function for a moment in a worker process's life: `@setup.on("startup")`."""
         if event not in LIFECYCLE:
@@ -120,6 +159,7 @@ class Setup:
     def add_block(self, block: Block) -> None:
         """Run `block` with this setup before the configuration is next used."""
         self._blocks.append(block)
+        self._resolved = None
 
     def use_flags(self, flags: Mapping[str, Any], file: Path | None = None) -> None:
         """Take the command line's flags and its configuration file; they are checked when `config` is read."""
@@ -133,25 +173,37 @@ class Setup:
 
     @property
     def resolved(self) -> Resolved:
-        """The configuration and where each value came from."""
-        self._run_blocks()
-        if self._resolved is None:
-            self._resolved = self._resolve()
-        return self._resolved
+        """The configuration and where each value came from. The first caller runs the blocks, others wait for them."""
+        resolved = self._resolved
+        if resolved is not None:
+            return resolved
+        with self._lock:
+            self._run_blocks()
+            if self._resolved is None:
+                self._resolved = self._resolve()
+            return self._resolved
 
     @property
     def store(self) -> Store:
         """The store that threads run ops on; it opens connections as they are needed."""
-        if self._store is None:
-            self._store = Store(self.config.redis, self.redis_settings)
-        return self._store
+        store = self._store
+        if store is not None:
+            return store
+        with self._lock:
+            if self._store is None:
+                self._store = Store(self.config.redis, self.redis_settings)
+            return self._store
 
     @property
     def astore(self) -> AsyncStore:
         """The store for asyncio callers."""
-        if self._astore is None:
-            self._astore = AsyncStore(self.config.redis, self.redis_settings)
-        return self._astore
+        store = self._astore
+        if store is not None:
+            return store
+        with self._lock:
+            if self._astore is None:
+                self._astore = AsyncStore(self.config.redis, self.redis_settings)
+            return self._astore
 
     def redis_settings(self) -> RedisSettings:
         """Where Redis is. Where no source names an address, the embedded server is started or joined."""
@@ -168,7 +220,18 @@ class Setup:
             self._blocks.pop(0)(self)
 
     def _forget(self) -> None:
-        self._resolved = self._store = self._astore = None
+        store, self._resolved, self._store, self._astore = self._store, None, None, None
+        if store is not None:
+            store.close()
+
+
+class CapsuleSetup:
+    """What one capsule has of its own: the chains around its jobs, and around the pushes that they make."""
+
+    def __init__(self, name: str, client_middleware: Chain, server_middleware: Chain) -> None:
+        self.name = name
+        self.client_middleware = client_middleware
+        self.server_middleware = server_middleware
 
 
 default = Setup()
@@ -184,6 +247,9 @@ def be_server() -> None:
 def is_server() -> bool:
     """Whether this is a worker process."""
     return _is_server
+
+
+is_worker = is_server
 
 
 def configure(redis: Any = None, **options: Any) -> Setup:

@@ -105,21 +105,22 @@ class NeighbourAsync(pillion.Job):
 
 
 class Pill(pillion.Job):
-    """Ends its process from within: by the exit that skips all cleaning up, or by a signal that nobody can catch.
+    """Ends its process from within: first by the exit that skips all cleaning up, later by SIGKILL.
 
     In its first run it waits until `company` other jobs run beside it, in later ones for a moment to see whether any
     comes. It notes which it was.
     """
 
-    def perform(self, how: str, company: int, folder: str) -> None:
+    def perform(self, company: int, folder: str) -> None:
         with noted() as run:
             assert _ledger is not None
-            patience = PATIENCE if _been_here(folder, run.jid) else FIRST_RUN / 2
+            again = _been_here(folder, run.jid)
+            patience = PATIENCE if again else FIRST_RUN / 2
             deadline = time.monotonic() + patience
             while running() - 1 < company and time.monotonic() < deadline:
                 time.sleep(LOOK)
             _ledger.note_run("beside" if running() > 1 else "alone", run)
-            if how == "exit":
+            if not again:
                 os._exit(1)
             os.kill(os.getpid(), signal.SIGKILL)
 

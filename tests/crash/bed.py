@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -133,13 +134,18 @@ class Bed:
             print("\n".join(f"--- {process.log.name}\n{process.said()[-3000:]}" for process in self.processes))
             raise
 
+    def accuse(self, *jids: str) -> None:
+        """Make suspects of these jobs: as if each had been running when a process died."""
+        with self.server.client() as client:
+            client.zadd("pillion:suspects", dict.fromkeys(jids, time.time() + 3600))
+
     # --- what Redis says ----------------------------------------------------------------------------------------
 
     def owners(self, pid: int | None = None) -> list[str]:
-        """Owners with a lease, of one process or of all."""
+        """Owners with a lease, of one process or of all, by name."""
         with self.server.client() as client:
             names = [name.decode() for name in client.zrange("pillion:lease", 0, -1)]
-        return [name for name in names if pid is None or name.split(":")[1] == str(pid)]
+        return [name for name in sorted(names) if pid is None or name.split(":")[1] == str(pid)]
 
     def held(self, owner: str) -> dict[int, str]:
         """What an owner's index lists, by slot: the job's jid."""
@@ -178,6 +184,11 @@ class Bed:
         stay = ("pillion:fenced", "pillion:suspects", "pillion:rescued:", "pillion:once:")
         return sorted(key for key in keys if not key.startswith(stay))
 
+    def leftovers_of(self, *alive: Process) -> list[str]:
+        """The same where only these workers are left, and idle."""
+        owners = [name for process in alive for name in self.owners(process.pid)]
+        return sorted([*(f"pillion:inf:{name}" for name in owners), "pillion:lease"])
+
     def processed(self) -> int:
         """`stat:processed`; exact once all workers have left in good order."""
         with self.server.client() as client:
@@ -187,10 +198,11 @@ class Bed:
 
     def stop_all(self) -> None:
         """End all workers in good order, and check that they leave nothing behind and complained about nothing."""
-        for process in self.processes:
-            if process.code is None:
-                assert process.stop() == 0, process.said()
-        assert self.leftovers() == []
+        alive = [process for process in self.processes if process.code is None]
+        self.until(lambda: self.leftovers() == self.leftovers_of(*alive), "the dead to be forgotten", *alive)
+        for process in alive:
+            assert process.stop() == 0, process.said()
+        assert self.leftovers() == [], self.leftovers()
         leaks.check(self.server)
         self.check_logs()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ ONCE_SHARE = 0.1
 MS = (5, 20)
 PAUSE_WHEN_DOWN = 0.05
 QUEUES = ("default", "other")
-OPTIONS: dict[str, Any] = {"concurrency": 10, "queues": list(QUEUES)}
+OPTIONS: dict[str, Any] = {"concurrency": 4, "queues": list(QUEUES)}
 
 
 @dataclass(frozen=True)
@@ -89,18 +89,17 @@ class Producer:
 
     def work(self) -> None:
         if self._asyncio:
-            asyncio.run(self._push_all())
+            asyncio.run(self._push_and_close())
         else:
-            coroutine = self._push_all()
-            try:
-                while True:
-                    coroutine.send(None)
-            except StopIteration:
-                return
+            finish(self._push_all())
 
     def end(self) -> None:
         """Push nothing more."""
         self._over.set()
+
+    async def _push_and_close(self) -> None:
+        await self._push_all()
+        await self._client.setup.astore.close()
 
     async def _push_all(self) -> None:
         while not self._over.is_set() and (left := self._count - len(self.pushed.accepted)) > 0:
@@ -140,6 +139,15 @@ class Producer:
             await asyncio.sleep(seconds)
         else:
             self._over.wait(seconds)
+
+
+def finish(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that awaits nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("the coroutine waits for something")
 
 
 class WorkerKiller:

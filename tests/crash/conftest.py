@@ -1,21 +1,59 @@
-"""Fixtures of the killing tests: a bed with a server that may be killed."""
+"""Fixtures of the killing tests: a bed with a server that may be killed.
+
+The slow tests here are about processes, and take their time, so they run against one kind of server: Redis where it is
+installed, or what CRASH_KIND names. All others run against each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import NewServer
 from tests.crash.bed import Bed
-from tests.servers import Server
+from tests.servers import available_kinds
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the slow tests of this folder for all but one kind of server."""
+    chosen = os.environ.get("CRASH_KIND", available_kinds()[-1])
+    out = [item for item in items if HERE in item.path.parents and is_slow(item) and kind_of(item) != chosen]
+    items[:] = [item for item in items if item not in out]
+    config.hook.pytest_deselected(items=out)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+def kind_of(item: pytest.Item) -> object:
+    return item.callspec.params.get("kind") if isinstance(item, pytest.Function) else None
 
 
 @pytest.fixture
-def bed(own_server: Server, tmp_path: Path) -> Iterator[Bed]:
-    """A server of this test's own, every acknowledged write on disk, and no worker yet."""
-    made = Bed(own_server, tmp_path)
+def new_bed(new_server: NewServer, tmp_path: Path) -> Iterator[Callable[[], Bed]]:
+    """Makes beds, each with a server of its own, every acknowledged write on disk, and no worker yet."""
+    made: list[Bed] = []
+
+    def make() -> Bed:
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(Bed(new_server(aof="always"), folder))
+        return made[-1]
+
     try:
-        yield made
+        yield make
     finally:
-        made.close()
+        for each in made:
+            each.close()
+
+
+@pytest.fixture
+def bed(new_bed: Callable[[], Bed]) -> Bed:
+    """One of them."""
+    return new_bed()

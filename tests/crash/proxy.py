@@ -66,7 +66,7 @@ class Trap:
     def deliver(self, server: socket.socket, data: bytes) -> None:
         """Send what was held back, once told to."""
         self._let_go.wait(PATIENCE)
-        print("SEND", len(data), data[:60], send(server, data), flush=True)
+        send(server, data)
 
     def answered(self, reply: Any) -> None:
         """The server's answer to what was held back."""
@@ -81,7 +81,7 @@ class Proxy:
         self.path = path
         self.url = f"unix://{path}"
         self._server = server
-        self._trap: Trap | None = None
+        self._traps: list[Trap] = []
         self._links: list[Link] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
@@ -90,9 +90,9 @@ class Proxy:
         self._thread.start()
 
     def trap(self, mischief: Mischief, when: When) -> Trap:
-        """Set a trap; there is one at a time."""
-        self._trap = Trap(mischief, when)
-        return self._trap
+        """Set a trap. Of several the oldest is asked first."""
+        self._traps.append(Trap(mischief, when))
+        return self._traps[-1]
 
     def refuse(self) -> bool:
         """Let nobody in any more; those who are in stay. Returns True."""
@@ -109,11 +109,11 @@ class Proxy:
 
     def springs(self, early: bool, words: Words, reply: Any) -> Trap | None:
         """The trap that this exchange springs, if there is one."""
-        trap = self._trap
-        if trap is None or (trap.mischief in EARLY) is not early or not trap.take(words, reply):
-            return None
-        self._trap = None
-        return trap
+        for trap in self._traps:
+            if (trap.mischief in EARLY) is early and trap.take(words, reply):
+                self._traps.remove(trap)
+                return trap
+        return None
 
     def _accept(self) -> None:
         while True:
@@ -177,12 +177,12 @@ class Link:
         reader, data = new_reader(), b""
         while fresh := receive(self._server):
             data += fresh
-            if self._held: print("HELD GOT", fresh[:200], flush=True)
             reader.feed(fresh)
             replies = [reply for reply in everything(reader) if not isinstance(reply, hiredis.PushNotification)]
-            if self._held is not None and replies:
-                self._held.answered(replies[-1])
-                return
+            if self._held is not None:
+                if replies:
+                    self._held.answered(replies[-1])
+                continue
             trap = self._sprung_by(replies)
             if trap is not None:
                 self._break(trap, data)

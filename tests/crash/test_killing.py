@@ -21,7 +21,7 @@ from tests.crash.ledger import now
 JOBS = int(os.environ.get("CRASH_JOBS", "20000"))
 KILLS = int(os.environ.get("CRASH_KILLS", "50"))
 OUTAGES = int(os.environ.get("CRASH_OUTAGES", "10"))
-SECONDS = float(os.environ.get("CRASH_SECONDS", "65"))
+SECONDS = float(os.environ.get("CRASH_SECONDS", "50"))
 LONGEST_OUTAGE = 1.2
 
 
@@ -32,7 +32,7 @@ def test_no_job_is_lost_whoever_is_killed(bed: Bed, capsys: pytest.CaptureFixtur
     seed = os.environ.get("CRASH_SEED") or str(random.SystemRandom().randrange(10**9))
     over = threading.Event()
     producers = [
-        Producer(bed, JOBS // 2, SECONDS, random.Random(f"{seed} {colour}"), use_asyncio=colour == "async")
+        Producer(bed, JOBS // 2, 0.7 * SECONDS, random.Random(f"{seed} {colour}"), use_asyncio=colour == "async")
         for colour in ("sync", "async")
     ]
     workers = WorkerKiller(bed, KILLS, SECONDS, random.Random(f"{seed} workers"), over)

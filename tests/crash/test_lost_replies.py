@@ -54,8 +54,9 @@ def worker(bed: Bed) -> Iterator[Worker]:
     made = Worker(bed.setup, embedded=True)
     made.start()
     try:
-        jid = bed.client.push({"class": Quick, "args": [0]})
-        bed.until(lambda: ended(bed, [jid]) and bed.idle(), "the first job")
+        bed.accuse("first")
+        bed.client.push({"class": Quick, "args": [0], "jid": "first"})
+        bed.until(lambda: ended(bed, ["first"]) and bed.idle(), "the first job, which needs every script")
         yield made
     finally:
         let_go(bed)
@@ -88,6 +89,11 @@ def settles(words: Words, reply: Any = None) -> bool:
     return int(arguments[8]) + int(arguments[9]) > 0
 
 
+def is_mark(words: Words, reply: Any = None) -> bool:
+    """Whether this request tells the server that a suspect starts."""
+    return words[0] == b"EVALSHA" and words[1].decode() == script("mark").sha
+
+
 def pushes(words: Words, reply: Any = None) -> bool:
     return words[0] == b"LPUSH"
 
@@ -115,12 +121,63 @@ def test_claims_whose_announcement_was_lost_are_adopted(
 
 def test_claims_are_adopted_though_the_next_reply_is_lost_too(bed: Bed, proxy: Proxy, worker: Worker) -> None:
     """The re-sync that found them succeeds, the step after it does not: what it found must not be forgotten."""
-    trap = proxy.trap("lose_reply", claims)
+    first = proxy.trap("lose_reply", claims)
+    second = proxy.trap("lose_reply", lambda words, reply: is_step(words) and first.sprung.is_set())
     jids = bed.client.push_bulk({"class": Quick, "args": [[0]] * 3})
-    trap.wait()
-    proxy.trap("lose_reply", lambda words, reply: is_step(words)).wait()
+    second.wait()
     bed.until(lambda: ended(bed, jids) and bed.idle(), "the jobs to be done")
     assert all(bed.ledger.count("start")[jid] == 1 for jid in jids)
+
+
+@pytest.mark.parametrize("lost", ["LINDEX", "ZMSCORE"])
+def test_claims_are_adopted_though_one_of_the_questions_about_them_is_lost(
+    bed: Bed, proxy: Proxy, worker: Worker, lost: str
+) -> None:
+    """While outcomes are in doubt as well. Accused jobs are asked about, and start one at a time."""
+    suspects = [f"suspect-{i}" for i in range(3)]
+    bed.accuse(*suspects)
+    first = proxy.trap("lose_reply", lambda words, reply: settles(words) and claims(words, reply))
+    second = proxy.trap("lose_reply", lambda words, reply: words[0].decode() == lost and first.sprung.is_set())
+    jids = bed.client.push_bulk({"class": Quick, "args": [[1]] * 200})
+    for jid in suspects:
+        bed.client.push({"class": Quick, "args": [5], "jid": jid})
+    second.wait()
+    bed.until(lambda: ended(bed, [*jids, *suspects]) and bed.idle(), "the jobs to be done")
+    assert all(bed.ledger.count("start")[jid] == 1 for jid in (*jids, *suspects))
+    assert all(ran_alone(bed, jid) for jid in suspects)
+
+
+def test_a_suspect_whose_mark_was_lost_runs_all_the_same(bed: Bed, proxy: Proxy, worker: Worker) -> None:
+    bed.accuse("suspect")
+    trap = proxy.trap("lose_reply", is_mark)
+    bed.client.push({"class": Quick, "args": [1], "jid": "suspect"})
+    trap.wait()
+    bed.until(lambda: ended(bed, ["suspect"]) and bed.idle(), "the job to be done")
+    assert bed.ledger.count("start")["suspect"] == 1
+
+
+def test_suspects_whose_announcement_was_lost_run_alone(bed: Bed, proxy: Proxy, worker: Worker) -> None:
+    suspects = [f"suspect-{i}" for i in range(4)]
+    bed.accuse(*suspects)
+    trap = proxy.trap("lose_reply", claims)
+    bed.setup.store.run(ops.push(bed.store.keys, [parcel(bed, jid) for jid in suspects]))
+    trap.wait()
+    bed.until(lambda: ended(bed, suspects) and bed.idle(), "the jobs to be done")
+    assert all(ran_alone(bed, jid) for jid in suspects)
+
+
+def parcel(bed: Bed, jid: str) -> ops.Parcel:
+    """A job that takes a moment, ready to be pushed beside others."""
+    made = bed.client.parcel(*bed.client.describe({"class": Quick, "args": [20], "jid": jid}))
+    assert made is not None
+    return made
+
+
+def ran_alone(bed: Bed, jid: str) -> bool:
+    """Whether no other job ran while this one did."""
+    [start], [end] = bed.ledger.facts("start", jid), bed.ledger.facts("end", jid)
+    facts = bed.ledger.facts()
+    return facts[facts.index(start) + 1] == end
 
 
 @pytest.mark.parametrize("mischief", LOSSES)

@@ -40,3 +40,9 @@ def test_mask_url(url: str, shown: str) -> None:
 )
 def test_mask_secrets(text: str, shown: str) -> None:
     assert mask_secrets(text) == shown
+
+
+@pytest.mark.parametrize("hostile", ["?apikey" * 3_000, "?" * 20_000, "password='" * 5_000, "://x:" + "y" * 50_000])
+@pytest.mark.timeout(20)
+def test_hostile_text_does_not_hold_the_process_up(hostile: str) -> None:
+    assert mask_secrets(hostile)  # unbounded patterns took minutes for these

@@ -260,6 +260,7 @@ def test_the_process_row_and_the_work_row(bed: Harness) -> None:
 
 def test_signals_from_a_dashboard_reach_the_process_and_garbage_does_not(bed: Harness) -> None:
     worker = pillion.Worker(bed.setup, embedded=True)
+    worker._heartbeat._embedded = False
     bed.redis.lpush(f"{worker.identity}-signals", "KILL", "TSTP")
     heard = worker._inbox
     worker._heartbeat.beat()

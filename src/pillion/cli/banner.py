@@ -44,7 +44,7 @@ def chains(setup: Setup) -> str:
     """Both middleware chains in the order in which they run, the server's once per capsule, options included."""
     lines = ["client middleware:", *_entries(setup.client_middleware)]
     for capsule in setup.config.capsules:
-        lines += [f"server middleware, capsule {capsule.name}:", *_entries(setup.server_middleware)]
+        lines += [f"server middleware, capsule {capsule.name}:", *_entries(setup.server_chain(capsule.name))]
     return "\n".join(lines)
 
 

@@ -88,7 +88,7 @@ class Folder:
 
     @contextmanager
     def starting(self) -> Generator[None]:
-        """While this lasts, nobody else starts, joins or ends the server. Raises Unavailable if that takes too long."""
+        """While this lasts, nobody else starts or joins the server. Raises Unavailable if others take too long."""
         lock = self._lock(START)
         try:
             yield

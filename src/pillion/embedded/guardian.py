@@ -10,18 +10,18 @@ when the server does. A guardian lives as long as its server, and no longer.
 Who holds what, all of it `flock`, so that a kill -9 lets go of everything:
 
     users.lock      every user, shared, for the life of its process; the guardian asks for it exclusively
-    start.lock      who starts, joins or ends the server, exclusively and briefly
+    start.lock      who starts or joins the server, exclusively and briefly
     guardian.lock   the guardian
     data/           the server: it inherits the locked folder, so nobody can run a second server on the same data
 
-The guardian may end the server only while it holds both `start.lock` and `users.lock`, and takes them in that order: a
-user who comes at that moment waits a blink and then finds no server, or got in first and keeps it.
+Nobody looks for the server before holding `users.lock`, and the guardian keeps it from before the shutdown until it is
+gone itself. So whoever comes at that moment either got in first and keeps the server, or waits until it is down.
 
 Killed, it leaves a server that nobody ends; the next `ensure` puts a new guardian beside it. It never starts a server
 again by itself, and it deletes nothing. Pathlib is more than it should carry.
 """
 
-# ruff: noqa: PTH118, PTH123
+# ruff: noqa: PTH116, PTH118, PTH123
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ SOCKET = "server.sock"
 READY = "ready"
 
 PAUSE = 0.005
+RETRY_PAUSE = 0.05
 ANSWER_PATIENCE = 1.0
 START_PATIENCE = 20.0
 LOCK_PATIENCE = 10.0
@@ -56,7 +57,7 @@ def main(folder: str, address: str, *command: str) -> None:
     os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     guardian = Guardian(folder, address)
-    problem = serve(folder, address, list(command)) if command else ""
+    problem = guardian.serve(list(command)) if command else ""
     problem = problem or guardian.connect()
     report(problem or READY)
     if not problem:
@@ -68,16 +69,28 @@ class Guardian:
     """The one that watches. Making one waits until the one before has left."""
 
     def __init__(self, folder: str, address: str) -> None:
-        self.address = address
+        self.folder, self.address = folder, address
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.child = 0
         self.unused = False
         self.office = open_lock(folder, GUARDIAN)
         fcntl.flock(self.office, fcntl.LOCK_EX)
         write_pid(folder, "guardian.pid", os.getpid())
         self.users = open_lock(folder, USERS)
         self.data = open_lock(folder, DATA)
-        # Opened last: the kernel closes descriptors in order when a process ends, so newcomers find the others free.
-        self.start = open_lock(folder, START)
+
+    def serve(self, command: list[str]) -> str:
+        """Start the server and wait until it answers; returns what went wrong, or nothing."""
+        data = open_lock(self.folder, DATA)
+        if not acquire(data, patience=LOCK_PATIENCE):
+            return "another server still runs on the same data"
+        self.child = os.fork()
+        if not self.child:
+            become(command, self.folder, data)
+        os.close(data)
+        write_pid(self.folder, "server.pid", self.child)
+        log(f"started the server, process {self.child}")
+        return wait_for_pong(self.child, self.address)
 
     def connect(self) -> str:
         """Open the connection to keep; returns why not, or nothing.
@@ -87,6 +100,8 @@ class Guardian:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(self.address)
+            if not self.is_there():
+                raise FileNotFoundError("another folder stands in its place")
             connection.sendall(b"CLIENT SETNAME pillion-guardian\r\n")
             connection.recv(256)
         except OSError as error:
@@ -98,15 +113,21 @@ class Guardian:
             self.shut_down()
         return ""
 
+    def is_there(self) -> bool:
+        """Whether the path still leads to the folder we guard, whose descriptor keeps its number from being reused."""
+        return os.path.samestat(os.stat(os.path.join(self.folder, DATA)), os.fstat(self.data))
+
     def watch(self) -> None:
         """Return when the server is gone, by itself or because nobody uses it any more."""
         _thread.start_new_thread(self.end_when_unused, ())
         self.listen()
         while not acquire(self.data, shared=True):  # the process ends a little later than its connections
-            if self.connect():
-                time.sleep(PAUSE)
-            else:
+            if not self.connect():
                 self.listen()
+                continue
+            if self.unused and self.child:  # nobody reaps a child but its parent, so the id is still its own
+                os.kill(self.child, signal.SIGTERM)
+            time.sleep(RETRY_PAUSE)
 
     def listen(self) -> None:
         """Return when the connection has ended. The server speaks on it only to refuse a shutdown."""
@@ -119,9 +140,9 @@ class Guardian:
             log(f"the connection broke: {error}")
 
     def end_when_unused(self) -> None:
-        """Wait until nobody uses the server and nobody can start to, then send the shutdown."""
+        """Wait until nobody uses the server, and while nobody can begin to, send the shutdown."""
         try:
-            self.wait_until_unused()
+            fcntl.flock(self.users, fcntl.LOCK_EX)
             log("nobody uses the server any more: shutting it down")
             self.unused = True
             self.shut_down()
@@ -135,30 +156,6 @@ class Guardian:
             self.connection.sendall(SHUTDOWN)
         except OSError as error:
             log(f"nothing to shut down on this connection: {error}")
-
-    def wait_until_unused(self) -> None:
-        """Return with `start.lock` and `users.lock` held."""
-        while True:
-            fcntl.flock(self.users, fcntl.LOCK_EX)
-            fcntl.flock(self.users, fcntl.LOCK_UN)
-            fcntl.flock(self.start, fcntl.LOCK_EX)
-            if acquire(self.users):
-                return
-            fcntl.flock(self.start, fcntl.LOCK_UN)
-
-
-def serve(folder: str, address: str, command: list[str]) -> str:
-    """Start the server and wait until it answers; returns what went wrong, or nothing."""
-    data = open_lock(folder, DATA)
-    if not acquire(data, patience=LOCK_PATIENCE):
-        return "another server still runs on the same data"
-    pid = os.fork()
-    if not pid:
-        become(command, folder, data)
-    os.close(data)
-    write_pid(folder, "server.pid", pid)
-    log(f"started the server, process {pid}")
-    return wait_for_pong(pid, address)
 
 
 def wait_for_pong(pid: int, address: str) -> str:

@@ -4,8 +4,8 @@ redis-py opens, authenticates and pools the connections; an op's bytes go straig
 for one exchange. Nothing is sent twice behind the caller's back:
 
 - no connection: `Unavailable`, nothing was sent;
-- refused (READONLY, NOREPLICAS, LOADING, UNBLOCKED): the server executed nothing, so the refused commands alone are
-  sent again, once, over a new connection;
+- refused (READONLY, NOREPLICAS, LOADING, UNBLOCKED): the server executed none of the refused commands, so these alone
+  are sent again, once, over a new connection;
 - sent, but the reply was lost: `Ambiguous`, unless the op says that it may be sent twice.
 
 `Store` and `AsyncStore` run ops over a pool. A `Session` is one connection of its own, for a fetcher, that also hears
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
@@ -23,11 +22,12 @@ from typing import Any, TypeAlias, TypeVar
 import hiredis
 
 from pillion.config import RedisSettings
-from pillion.errors import Ambiguous, PoolTimeout, Refused, Unavailable
+from pillion.errors import Ambiguous, Refused, StoreError, Unavailable
 from pillion.store.address import connection_class, describe
 from pillion.store.exchange import Exchange, new_reader, news
 from pillion.store.keys import Keyspace
 from pillion.store.ops import Op
+from pillion.store.pool import LoopPool, opening, thread_pool
 
 T = TypeVar("T")
 Find: TypeAlias = Callable[[], RedisSettings]
@@ -35,20 +35,29 @@ Find: TypeAlias = Callable[[], RedisSettings]
 READ_SIZE = 65_536
 
 
-class Store:
-    """One keyspace on one Redis, for threads: `run(op)` borrows a pooled connection for the length of one exchange."""
+class _Located:
+    """A keyspace, and the server that it is on."""
 
     def __init__(self, settings: RedisSettings, find: Find | None = None) -> None:
         self.keys = Keyspace(settings.prefix)
-        self._found = settings if find is None else None
+        self._given = settings
         self._find = find
-        self._pool: Any = None
+        self._found: RedisSettings | None = None
 
     @property
     def settings(self) -> RedisSettings:
         """Where the server is; found out when it is first needed."""
-        self._found = self._found or _find(self._find)
+        if self._found is None:
+            self._found = self._find() if self._find else self._given
         return self._found
+
+
+class Store(_Located):
+    """One keyspace on one Redis, for threads: `run(op)` borrows a pooled connection for the length of one exchange."""
+
+    def __init__(self, settings: RedisSettings, find: Find | None = None) -> None:
+        super().__init__(settings, find)
+        self._pool: dict[str, Any] = {}
 
     def run(self, op: Op[T]) -> T:
         """Send an op and return its result.
@@ -57,22 +66,24 @@ class Store:
         """
         try:
             return self._attempt(op)
-        except (Ambiguous, Unavailable):
+        except (Ambiguous, Unavailable) as error:
             if not op.safe:
                 raise
-        return self._attempt(op)
+            first = error
+        with _doubting(first):
+            return self._attempt(op)
 
     def session(self) -> Session:
         """A connection of its own, outside the pool; nothing is opened yet."""
         return Session(self.settings)
 
     def close(self) -> None:
-        """Close the pool's connections. The store can be used again."""
-        if self._pool is not None:
-            self._pool.disconnect()
+        """Close the connections that nobody uses just now. The store can be used again."""
+        for pool in self._pool.values():
+            pool.disconnect(inuse_connections=False)
 
     def _attempt(self, op: Op[T]) -> T:
-        pool = self._pool or self._open_pool()
+        pool = self._pool.get("it") or self._open_pool()
         with opening(self.settings):
             connection = pool.get_connection()
         try:
@@ -90,53 +101,43 @@ class Store:
         drive(connection, exchange, self.settings)
         if exchange.again():
             connection.disconnect()
-            with opening(self.settings):
+            with _standing(exchange), opening(self.settings):
                 connection.connect()
             drive(connection, exchange, self.settings)
         return exchange.result()
 
     def _open_pool(self) -> Any:
-        from redis.connection import BlockingConnectionPool
-
-        self._pool = BlockingConnectionPool(**_pool_arguments(self.settings, *connection_class(self.settings, "sync")))
-        return self._pool
+        return self._pool.setdefault("it", thread_pool(self.settings))  # of the pools of two threads one is used
 
 
-class AsyncStore:
-    """The same for asyncio: one pool per event loop."""
+class AsyncStore(_Located):
+    """The same for asyncio: one pool per event loop, closed when its loop ends."""
 
     def __init__(self, settings: RedisSettings, find: Find | None = None) -> None:
-        self.keys = Keyspace(settings.prefix)
-        self._found = settings if find is None else None
-        self._find = find
-        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
-
-    @property
-    def settings(self) -> RedisSettings:
-        """Where the server is; found out when it is first needed."""
-        self._found = self._found or _find(self._find)
-        return self._found
+        super().__init__(settings, find)
+        self._pools: dict[asyncio.AbstractEventLoop, LoopPool] = {}
 
     async def run(self, op: Op[T]) -> T:
         """Send an op and return its result. Raises as `Store.run`; a cancelled call closes its connection."""
         try:
             return await self._attempt(op)
-        except (Ambiguous, Unavailable):
+        except (Ambiguous, Unavailable) as error:
             if not op.safe:
                 raise
-        return await self._attempt(op)
+            first = error
+        with _doubting(first):
+            return await self._attempt(op)
 
     async def close(self) -> None:
         """Close the connections of the running loop's pool."""
         pool = self._pools.pop(asyncio.get_running_loop(), None)
         if pool is not None:
-            await pool.disconnect()
+            await pool.close()
 
     async def _attempt(self, op: Op[T]) -> T:
         loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop) or self._open_pool(loop)
-        with opening(self.settings):
-            connection = await pool.get_connection()
+        pool = self._pools.get(loop) or await self._open_pool(loop)
+        connection = await pool.take()
         try:
             return await self._exchange(connection, op)
         except Refused:
@@ -145,23 +146,23 @@ class AsyncStore:
             await connection.disconnect(nowait=True)
             raise
         finally:
-            await pool.release(connection)
+            await pool.give_back(connection)
 
     async def _exchange(self, connection: Any, op: Op[T]) -> T:
         exchange = Exchange(op)
         await adrive(connection, exchange, self.settings)
         if exchange.again():
             await connection.disconnect(nowait=True)
-            with opening(self.settings):
+            with _standing(exchange), opening(self.settings):
                 await connection.connect()
             await adrive(connection, exchange, self.settings)
         return exchange.result()
 
-    def _open_pool(self, loop: asyncio.AbstractEventLoop) -> Any:
-        from redis.asyncio.connection import BlockingConnectionPool
-
-        pool = BlockingConnectionPool(**_pool_arguments(self.settings, *connection_class(self.settings, "async")))
-        self._pools[loop] = pool
+    async def _open_pool(self, loop: asyncio.AbstractEventLoop) -> LoopPool:
+        for other in [other for other in self._pools if other.is_closed()]:
+            del self._pools[other]
+        self._pools[loop] = pool = LoopPool(self.settings)
+        await pool.open()
         return pool
 
 
@@ -241,8 +242,9 @@ def drive(connection: Any, exchange: Exchange[Any], settings: RedisSettings) -> 
     """Carry an exchange over a blocking socket. Raises Ambiguous when the replies do not all come."""
     sock = socket_of(connection)
     try:
-        while data := exchange.outgoing():
-            sock.sendall(data)
+        while exchange.asking():
+            for piece in exchange.outgoing():
+                sock.sendall(piece)
             while exchange.waiting():
                 exchange.feed(_some(sock.recv(READ_SIZE)))
     except (OSError, hiredis.HiredisError) as error:
@@ -254,9 +256,10 @@ async def adrive(connection: Any, exchange: Exchange[Any], settings: RedisSettin
     reader, writer = connection._reader, connection._writer
     try:
         async with asyncio.timeout(settings.timeout):
-            while data := exchange.outgoing():
-                writer.write(data)
-                await writer.drain()
+            while exchange.asking():
+                for piece in exchange.outgoing():
+                    writer.write(piece)
+                    await writer.drain()
                 while exchange.waiting():
                     exchange.feed(_some(await reader.read(READ_SIZE)))
     except (OSError, hiredis.HiredisError) as error:
@@ -264,23 +267,24 @@ async def adrive(connection: Any, exchange: Exchange[Any], settings: RedisSettin
 
 
 @contextmanager
-def opening(settings: RedisSettings) -> Generator[None]:
-    """Turn redis-py's errors while connecting into ours. Nothing of an op was sent yet."""
-    from redis import exceptions
-
+def _standing(exchange: Exchange[Any]) -> Generator[None]:
+    """Where nobody answers any more, the refusals stand; Unavailable would deny what the server did take."""
     try:
         yield
-    except exceptions.AuthenticationError as error:
-        raise Refused(f"Redis at {describe(settings)} refused the credentials: {error}") from error
-    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-        if str(error).startswith("No connection available"):
-            raise PoolTimeout(
-                f"all {settings.pool_size} connections to Redis stayed busy for {settings.checkout_timeout} s; "
-                "raise redis.pool_size, or look for a caller that holds them"
-            ) from error
-        raise Unavailable(f"cannot reach Redis at {describe(settings)}: {error}") from error
-    except exceptions.RedisError as error:
-        raise Refused(f"Redis at {describe(settings)} refused the connection: {error}") from error
+    except StoreError:
+        exchange.result()
+        raise
+
+
+@contextmanager
+def _doubting(first: StoreError) -> Generator[None]:
+    """An op that may have happened the first time may have happened, however its second time ends."""
+    try:
+        yield
+    except StoreError as second:
+        if isinstance(first, Ambiguous):
+            raise first from second
+        raise
 
 
 def socket_of(connection: Any) -> socket.socket:
@@ -289,17 +293,6 @@ def socket_of(connection: Any) -> socket.socket:
     if sock is None:
         raise Unavailable("the connection is closed")
     return sock  # type: ignore[no-any-return]
-
-
-def _find(find: Find | None) -> RedisSettings:
-    if find is None:  # a store has its settings or the way to find them
-        raise Unavailable("no address")
-    return find()
-
-
-def _pool_arguments(settings: RedisSettings, kind: type[Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    pool = {"max_connections": settings.pool_size, "timeout": settings.checkout_timeout, "connection_class": kind}
-    return pool | arguments
 
 
 def _available(sock: socket.socket, timeout: float) -> Iterator[bytes]:
@@ -327,5 +320,5 @@ def _lost(exchange: Exchange[Any], settings: RedisSettings, error: Exception) ->
     return Ambiguous(
         f"lost the reply of Redis at {describe(settings)} ({str(error) or type(error).__name__}); "
         "what was sent may or may not have been executed",
-        exchange.answered(),
+        exchange.accepted(),
     )

@@ -5,7 +5,7 @@ pipeline's other answers are never lost to an exception."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import hiredis
@@ -18,6 +18,18 @@ T = TypeVar("T")
 # Refusals that pass: the server executed nothing, and a new connection may reach one that does.
 TRANSIENT = ("READONLY", "NOREPLICAS", "LOADING", "UNBLOCKED", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN")
 
+_ONE_SLOT = "; a Redis Cluster spreads keys over its nodes: keep to one slot with redis.prefix = '{pillion}'"
+CURES = {
+    "MOVED": f"{_ONE_SLOT}, and connect to the node that holds it",
+    "CROSSSLOT": _ONE_SLOT,
+    "READONLY": "; connect to the primary, or name the Sentinels (redis.sentinels and redis.master)",
+    "NOPERM": "; allow it to the user of this address",
+}
+"""What to do about a refusal, by its code."""
+
+PIECE = 65_536
+"""Bytes handed to a socket at a time, so that it is known how much of a large pipeline left at most."""
+
 _MORE = object()
 _NONE_YET = object()
 
@@ -25,11 +37,23 @@ _NONE_YET = object()
 class Exchange(Generic[T]):
     """The life of one op on the wire.
 
-    Drive it so: while `outgoing()` has bytes, send them, and `feed()` it what arrives for as long as `waiting()`.
-    Then `again()` says whether to reconnect and start over with what was refused; `result()` ends it.
+    Drive it so: while it is `asking()`, send what is `outgoing()`, and `feed()` it what arrives for as long as it is
+    `waiting()`. Then `again()` says whether to reconnect and start over with what was refused; `result()` ends it. When
+    the connection breaks, `accepted()` tells what is known.
     """
 
-    __slots__ = ("_changed", "_in_full", "_op", "_reader", "_repeated", "_replies", "_unsent", "_waiting")
+    __slots__ = (
+        "_changed",
+        "_in_full",
+        "_left",
+        "_op",
+        "_packed",
+        "_reader",
+        "_repeated",
+        "_replies",
+        "_unsent",
+        "_waiting",
+    )
 
     def __init__(self, op: Op[T], reader: hiredis.Reader | None = None, changed: set[bytes] | None = None) -> None:
         self._op = op
@@ -38,15 +62,25 @@ class Exchange(Generic[T]):
         self._replies: list[Any] = [_NONE_YET] * len(op.commands)
         self._unsent = list(range(len(op.commands)))
         self._waiting: list[int] = []
+        self._packed: list[tuple[int, bytes]] = []
+        self._left = 0
         self._repeated = False
         self._in_full = False
 
-    def outgoing(self) -> bytes:
-        """The bytes to send now; empty when nothing is left to ask."""
-        if not self._unsent:
-            return b""
+    def asking(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._unsent)
+
+    def outgoing(self) -> Iterator[bytes]:
+        """The bytes to send now, in pieces; a piece counts as gone when it was given out."""
+        self._packed = [(i, _pack(self._words(i))) for i in self._unsent]
         self._waiting, self._unsent = self._unsent, []
-        return b"".join([_pack(self._words(i)) for i in self._waiting])
+        for i in self._waiting:
+            self._replies[i] = _NONE_YET
+        data = b"".join([packed for _, packed in self._packed])
+        for start in range(0, len(data), PIECE):
+            self._left = start + PIECE
+            yield data[start : start + PIECE]
 
     def waiting(self) -> bool:
         """Whether replies are still to come."""
@@ -71,7 +105,7 @@ class Exchange(Generic[T]):
         refused = {i for i, reply in enumerate(self._replies) if is_error(reply) and _code(reply) in TRANSIENT}
         if not refused:
             return False
-        # A WAIT answers for the connection it is sent on, so it goes along with what is sent again.
+        # A WAIT answers for the connection that it is sent on, so it goes along with what is sent again.
         self._unsent = [i for i, words in enumerate(self._op.commands) if i in refused or words[0] == "WAIT"]
         self._reader, self._repeated = new_reader(), True
         return True
@@ -83,9 +117,15 @@ class Exchange(Generic[T]):
                 raise refusal(self._op.name, str(reply), [not is_error(other) for other in self._replies])
         return self._op.parse(self._replies)
 
-    def answered(self) -> tuple[Any, ...]:
-        """The replies that came before the connection broke, in order."""
-        return tuple(reply for reply in self._replies if reply is not _NONE_YET)
+    def accepted(self) -> list[bool | None]:
+        """For each command whether the server took it; None where the connection broke before that was known."""
+        known = [None if reply is _NONE_YET else not is_error(reply) for reply in self._replies]
+        end = 0
+        for i, packed in self._packed:
+            end += len(packed)
+            if known[i] is None and end > self._left:
+                known[i] = False  # it did not leave whole, so no server can have run it
+        return known
 
     def _words(self, i: int) -> Command:
         words, script = self._op.commands[i], self._op.script
@@ -124,16 +164,17 @@ def is_error(reply: Any) -> bool:
 
 def refusal(name: str, reply: str, accepted: Sequence[bool] = ()) -> Refused:
     """The exception for an error reply."""
+    reply = reply.partition(", with args beginning with")[0]  # what follows may be a job's arguments
     if reply.startswith("OOM") or " OOM " in reply:
         return QueueFull(
             f"the server's memory is full and it takes no new jobs ({name}): {reply}; "
             "raise maxmemory, let workers drain the queues, or remove what is not needed",
             accepted,
         )
-    return Refused(f"the server refused {name}: {reply}", accepted)
+    cure = next((cure for code, cure in CURES.items() if reply.startswith(code)), "")
+    return Refused(f"the server refused {name}: {reply}{cure}", accepted)
 
 
 def _code(reply: Any) -> str:
-    """The error's code; a script's error carries the inner command's code at its front or after `ERR `."""
-    words = str(reply).split(None, 2)
-    return words[0].lstrip("-") if words else ""
+    """The error's code, its first word; an error inside a script keeps the code of the command that met it."""
+    return str(reply).partition(" ")[0]

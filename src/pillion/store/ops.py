@@ -72,14 +72,14 @@ def parcel_groups(parcels: Sequence[Parcel]) -> dict[str | None, list[Parcel]]:
     return groups
 
 
-def push_once(keys: Keyspace, parcels: Sequence[Parcel]) -> Op[list[bool]]:
-    """Push jobs whose jid was not pushed this way in the last ten minutes; safe to send again. True where taken."""
+def push_once(keys: Keyspace, parcels: Sequence[Parcel]) -> Op[list[bool | str]]:
+    """Push jobs whose jid was not pushed so in the last ten minutes; safe. True: taken, False: known, or the error."""
     names: list[str] = [keys.queues, keys.schedule]
     args: list[Word] = [ONCE_TTL]
     for parcel in parcels:
         names += (keys.once(parcel.jid), keys.queue(parcel.queue))
         args += (parcel.queue, "" if parcel.at is None else repr(float(parcel.at)), parcel.raw)
-    return call("push_once", names, args, lambda reply: [taken == 1 for taken in reply])
+    return call("push_once", names, args, lambda reply: [r == 1 if isinstance(r, int) else text(r) for r in reply])
 
 
 # -- owning and stepping ---------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ the JSON round trip are those of production. With pytest the fixtures `pillion_f
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias, TypeVar
@@ -34,6 +35,8 @@ from pillion.client import (
     delivery_here,
 )
 from pillion.errors import UsageError
+from pillion.loader import loaded
+from pillion.setup import is_worker
 from pillion.store.ops import Parcel
 from pillion.testing.collected import Collected, definition_for
 
@@ -96,3 +99,10 @@ def _here(chosen: D) -> Generator[D]:
         yield chosen
     finally:
         deliver_as_before(token)
+
+
+if is_worker():
+    logging.getLogger("pillion").warning(
+        "pillion.testing is loaded in a worker process; import it in tests only, or its modes may swallow real jobs"
+    )
+loaded("testing")

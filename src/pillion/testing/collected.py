@@ -6,10 +6,12 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from pillion import inline
+from pillion import setup as setups
 from pillion.client import Client, Durability
-from pillion.errors import UsageError
-from pillion.payload import decode
+from pillion.errors import EmptyQueueError, UsageError
+from pillion.payload import decode, encode
 from pillion.registry import Definition, definition_of
+from pillion.setup import Setup
 from pillion.store.ops import Parcel
 from pillion.types import Payload
 
@@ -48,7 +50,9 @@ class Collected:
     def perform_one(self, job: object = None) -> object:
         """Run the oldest job, of one class if given, and return what it returned.
 
-        It is taken out first: what it raises reaches the caller, and the job is gone. UsageError if there is none.
+        It is taken out first: what it raises reaches the caller, and the job is gone.
+
+        Raises EmptyQueueError if there is none.
         """
         client, parcel = self._take(job)
         return inline.run(client.setup, definition_for(client, parcel), parcel.raw)
@@ -57,6 +61,19 @@ class Collected:
         """`perform_one` for asyncio callers."""
         client, parcel = self._take(job)
         return await inline.arun(client.setup, definition_for(client, parcel), parcel.raw)
+
+    def process_job(self, payload: Payload, setup: Setup | None = None) -> object:
+        """Run one job, given as it would stand in Redis, through the server middleware; return what it returned.
+
+        It need not have been pushed, and stays where it is if it was. What it raises reaches the caller.
+        """
+        setup, raw = setup or setups.default, encode(payload)
+        return inline.run(setup, _definition(setup, raw), raw)
+
+    async def aprocess_job(self, payload: Payload, setup: Setup | None = None) -> object:
+        """`process_job` for asyncio callers."""
+        setup, raw = setup or setups.default, encode(payload)
+        return await inline.arun(setup, _definition(setup, raw), raw)
 
     def drain(self, job: object = None) -> int:
         """Run jobs, of one class if given, until none is left, those included that they push. Returns how many ran."""
@@ -97,7 +114,9 @@ class Collected:
             for entry in self._select(job):
                 self._jobs.remove(entry)
                 return entry
-        raise UsageError(f"expected a pushed job{f' of {_name(job)}' if job else ''}, there is none; push one first")
+        raise EmptyQueueError(
+            f"expected a pushed job{f' of {_name(job)}' if job else ''}, there is none; push one first"
+        )
 
 
 def _name(job: object) -> str | None:
@@ -116,8 +135,12 @@ def _payload(parcel: Parcel) -> Payload:
 
 def definition_for(client: Client, parcel: Parcel) -> Definition:
     """What runs a pushed job in this process. Raises UnknownJob."""
-    name = decode(parcel.raw)["class"]
-    found = client.setup.registry.get(name)
+    return _definition(client.setup, parcel.raw)
+
+
+def _definition(setup: Setup, raw: bytes) -> Definition:
+    name = decode(raw)["class"]
+    found = setup.registry.get(name)
     if found is None:
-        raise client.setup.registry.unknown(name)
+        raise setup.registry.unknown(name)
     return found

@@ -14,6 +14,7 @@ from pillion.config import Config
 from pillion.events import JobFailed, JobSettled, PayloadRejected
 from pillion.setup import Setup
 from pillion.types import Payload
+from pillion.worker.hooks import Hooks
 from pillion.worker.runner import Failure, Finished
 from pillion.worker.service import Service
 
@@ -25,10 +26,11 @@ class Announcer(Service):
 
     name = "announcer"
 
-    def __init__(self, setup: Setup, config: Config) -> None:
+    def __init__(self, setup: Setup, config: Config, hooks: Hooks) -> None:
         super().__init__()
         self._setup = setup
         self._config = config
+        self._hooks = hooks
         self._line: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     def settled(self, finished: Sequence[Finished]) -> None:
@@ -85,24 +87,17 @@ class Announcer(Service):
 
     def _errors(self, error: BaseException, context: Mapping[str, Any]) -> None:
         for handler in list(self._setup.error_handlers):
-            _call(handler, error, context, self._config)
+            self._hooks.attempt("an error handler", handler, error, context, self._config)
         if "job" not in context:
             log.error("%s: %s", context.get("context", "error"), error, exc_info=error)
 
     def _deaths(self, job: Payload, error: BaseException) -> None:
         for handler in list(self._setup.death_handlers):
-            _call(handler, job, error)
+            self._hooks.attempt("a death handler", handler, job, error)
 
 
 def _nothing() -> None:
     """Wakes the announcer up to see that it should stop."""
-
-
-def _call(handler: Callable[..., object], *args: object) -> None:
-    try:
-        handler(*args)
-    except (Exception, SystemExit):
-        log.exception("handler %r raised and is skipped", handler)
 
 
 def _facts(item: Finished, job: Payload) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import select
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
+from pillion import activejob
 from pillion.config import Config
 from pillion.context import Signals
 from pillion.errors import StoreError
@@ -254,7 +255,8 @@ class Fetcher(Service):
             self.executor.dispatch([claim], self._is_async)
 
     def _is_async(self, raw: bytes) -> bool:
-        definition = self._registry.get(read_head(raw).name)
+        head = read_head(raw)
+        definition = activejob.find(self._registry, head.name, head.wrapped)
         return definition is not None and definition.is_async
 
     # -- sleeping --------------------------------------------------------------------------------------------------

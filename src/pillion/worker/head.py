@@ -1,4 +1,4 @@
-"""A payload's class and jid, read without decoding the rest: what a fetcher needs to know before a job is decoded."""
+"""A payload's classes and jid, read without decoding the rest: what a fetcher needs to know before a job is decoded."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import msgspec
 
 
 class Head(msgspec.Struct, rename={"name": "class"}):
-    """Both are empty where the payload cannot be read; whoever decodes it will say why."""
+    """All are empty where the payload cannot be read; whoever decodes it will say why."""
 
     name: str = ""
+    wrapped: object = None
     jid: str = ""
 
 

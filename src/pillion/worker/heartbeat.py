@@ -7,6 +7,7 @@ expired loses nothing. A beat is one script that also runs when the server's mem
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -28,12 +29,15 @@ log = logging.getLogger("pillion")
 
 SIGNALS = ("TERM", "TSTP", "TTIN")
 PRUNE_EVERY = 6
+SLOW_RTT_US = 50_000
+SLOW_READINGS = 5
 
 
 class Heartbeat(Service):
     """Beats every `config.heartbeat` seconds.
 
-    `obey` is called with TERM, TSTP or TTIN from the process's signal list; `fleet` with the number of processes seen.
+    `obey` is called with TERM, TSTP or TTIN from the process's signal list, unless the worker is embedded in another
+    program, which dashboards must not stop; `fleet` with the number of processes seen.
     `first` is called after the first beat and after every one that found the row gone, `beat` after each.
     """
 
@@ -67,6 +71,8 @@ class Heartbeat(Service):
         self._steady_start = config.clock.steady()
         self._info = identities.info(config, started, embedded=embedded)
         self._rtt_us = 0
+        self._rtts: deque[int] = deque(maxlen=SLOW_READINGS)
+        self._embedded = embedded
 
     def turn(self) -> float:
         try:
@@ -156,10 +162,25 @@ class Heartbeat(Service):
     def _measure_rtt(self) -> None:
         before = self._config.clock.steady()
         self._store.run(ops.command("PING"))
-        self._rtt_us = int((self._config.clock.steady() - before) * 1_000_000)
+        self._note_rtt(int((self._config.clock.steady() - before) * 1_000_000))
+
+    def _note_rtt(self, micros: int) -> None:
+        """Remember how long the server took for nothing; warn if it was slow five times in a row."""
+        self._rtt_us = micros
+        self._rtts.append(micros)
+        if len(self._rtts) == SLOW_READINGS and min(self._rtts) > SLOW_RTT_US:
+            log.warning(
+                "Redis is slow: it took %s us to answer five PINGs in a row, %d is the most to expect; look for a busy "
+                "server, slow commands, or a long way there",
+                ", ".join(map(str, self._rtts)),
+                SLOW_RTT_US,
+            )
+            self._rtts.clear()
 
     def _hear(self, signal: str) -> None:
-        if signal in SIGNALS:
+        if self._embedded:
+            log.info("heartbeat: signal %r is not for a worker inside another program", signal[:20])
+        elif signal in SIGNALS:
             self._obey(signal)
         else:
             log.warning(

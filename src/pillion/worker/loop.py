@@ -1,14 +1,14 @@
 """The one event loop of a worker process, in a thread of its own, started when the first async job is dispatched.
 
-It runs jobs and nothing else: Redis is spoken to by the fetchers' threads, so a job that blocks the loop delays its
-neighbours but never a lease.
+It runs jobs, and what the application's handlers await. Redis is spoken to by the fetchers' threads, so a job that
+blocks the loop delays its neighbours but never a lease.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 
@@ -36,10 +36,24 @@ class LoopThread:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def run(self, awaitable: Awaitable[object], timeout: float | None = None) -> None:
+        """Await something on the loop and wait until it has ended. On the loop itself it is only begun.
+
+        Raises what it raises, and TimeoutError where it did not end in time; then it is cancelled.
+        """
+        if threading.get_ident() == self.ident:
+            self.task(_awaited(awaitable))
+            return
+        future = asyncio.run_coroutine_threadsafe(_awaited(awaitable), self._loop or self._start())
+        try:
+            future.result(timeout)
+        finally:
+            future.cancel()
+
     def stop(self, timeout: float) -> bool:
         """End the loop. False if a task or callback kept it from ending within `timeout` seconds."""
         loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
+        if loop is None or thread is None or not thread.is_alive():
             return True
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout)
@@ -64,9 +78,14 @@ class LoopThread:
         try:
             loop.run_forever()
         finally:
-            for task in self._tasks:
+            left = asyncio.all_tasks(loop)
+            for task in left:
                 task.cancel()
-            if self._tasks:
-                loop.run_until_complete(asyncio.wait(list(self._tasks), timeout=0.5))
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=0.5))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+
+
+async def _awaited(awaitable: Awaitable[object]) -> None:
+    await awaitable

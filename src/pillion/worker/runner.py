@@ -11,15 +11,18 @@ end."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextvars import Token
+from typing import Any, TypeAlias
 
 import msgspec
 
+from pillion import activejob
 from pillion.config import Config
 from pillion.context import RunningJob, Signals, enter, leave
-from pillion.errors import BadPayload
+from pillion.errors import BadPayload, PayloadError
 from pillion.events import JobStarted
+from pillion.log import hold_level
 from pillion.middleware import run_async, run_sync
 from pillion.payload import decode, splice
 from pillion.registry import Definition
@@ -41,6 +44,9 @@ from pillion.types import (
 
 DONE = Done()
 REQUEUE = Requeue()
+
+
+_Opened: TypeAlias = tuple[Token[RunningJob | None], Sequence[Token[Any]], Callable[[], None] | None]
 
 
 class Run:
@@ -94,7 +100,7 @@ class Finished(Settlement, frozen=True, gc=False):
 class Runner:
     """Runs claims for one capsule. Holds no job: everything about one travels in its `Run`."""
 
-    def __init__(self, setup: Setup, config: Config, signals: Signals) -> None:
+    def __init__(self, setup: Setup, config: Config, signals: Signals, capsule: str = "default") -> None:
         self._setup = setup
         self._config = config
         self._signals = signals
@@ -102,7 +108,7 @@ class Runner:
         self._events = setup.events
         self._carrier = setup.carrier
         self._get = setup.registry.get
-        self._middleware = tuple(setup.server_middleware)
+        self._middleware = tuple(setup.server_chain(capsule))
         self._sync_middleware = tuple(entry for entry in self._middleware if not entry.is_async)
 
     def begin(self, claim: Claim, started: float) -> Run | Finished:
@@ -113,13 +119,28 @@ class Runner:
             return Finished(claim, Dead(self._clock.now(), claim.raw), rejected=bad.reason)
         definition = self._get(payload["class"])
         if definition is None:
-            return self._fail(claim, payload, None, self._setup.registry.unknown(payload["class"]), started)
-        return Run(claim, payload, definition, RunningJob(claim, payload, definition, self._signals), started)
+            return self._begin_wrapped(claim, payload, started)
+        return Run(
+            claim, payload, definition, RunningJob(claim, payload, definition, self._signals, started=started), started
+        )
+
+    def _begin_wrapped(self, claim: Claim, payload: Payload, started: float) -> Run | Finished:
+        """A job of a class that nobody registered: perhaps Rails wrapped one that somebody did."""
+        registry = self._setup.registry
+        definition = activejob.find(registry, payload["class"], payload.get("wrapped"))
+        if definition is None:
+            return self._fail(claim, payload, None, activejob.unknown(registry, payload), started)
+        try:
+            payload = activejob.unwrap(payload)
+        except PayloadError as error:
+            return self._fail(claim, payload, definition, error, started)
+        return Run(
+            claim, payload, definition, RunningJob(claim, payload, definition, self._signals, started=started), started
+        )
 
     def perform(self, run: Run) -> tuple[Any, BaseException | None]:
         """Call a sync job here, inside its context and middleware: (result, None) or (None, what it raised)."""
-        token = enter(run.running)
-        carried = self._carrier.restore(run.payload) if self._carrier else ()
+        opened = self._open(run)
         try:
             self._announce_start(run)
             instance, perform = run.definition.start(run.running)
@@ -132,14 +153,11 @@ class Runner:
         except BaseException as error:
             return None, error
         finally:
-            if carried:
-                self._carrier.reset(carried)
-            leave(token)
+            self._close(opened)
 
     async def aperform(self, run: Run) -> tuple[Any, BaseException | None]:
         """The same for an async job, in a task of its own."""
-        token = enter(run.running)
-        carried = self._carrier.restore(run.payload) if self._carrier else ()
+        opened = self._open(run)
         try:
             self._announce_start(run)
             instance, perform = run.definition.start(run.running)
@@ -150,9 +168,7 @@ class Runner:
         except BaseException as error:
             return None, error
         finally:
-            if carried:
-                self._carrier.reset(carried)
-            leave(token)
+            self._close(opened)
 
     def finish(self, run: Run, result: Any, error: BaseException | None) -> Finished:
         """The outcome of a run. A shutdown or a cancelled task puts the job back; whatever else it raised failed it."""
@@ -165,6 +181,21 @@ class Runner:
         if is_shutdown(error) or (isinstance(error, asyncio.CancelledError) and self._signals.leaving):
             return Finished(run.claim, REQUEUE, (), run.definition.name, elapsed, run.payload)
         return self._fail(run.claim, run.payload, run.definition, error, run.started)
+
+    def _open(self, run: Run) -> _Opened:
+        """Make the job current here: its own context, the variables it carries, its own log level."""
+        token = enter(run.running)
+        carried = self._carrier.restore(run.payload) if self._carrier else ()
+        held = hold_level(run.payload["log_level"]) if "log_level" in run.payload else None
+        return token, carried, held
+
+    def _close(self, opened: _Opened) -> None:
+        token, carried, held = opened
+        if held is not None:
+            held()
+        if carried:
+            self._carrier.reset(carried)
+        leave(token)
 
     def _as_asked(self, run: Run, asked: Later | Drop, elapsed: float) -> Finished:
         """A job that returned `snooze(...)` or `discard(...)`."""
@@ -183,7 +214,7 @@ class Runner:
         rules = Rules(definition.retry_in, definition.retries_exhausted) if definition else NO_RULES
         options = definition.options if definition else None
         verdict = decide(claim.raw, payload, claim.queue, error, rules, self._config, options)
-        name = definition.name if definition else payload["class"]
+        name = definition.name if definition else activejob.real_name(payload["class"], payload.get("wrapped"))
         elapsed = self._clock.steady() - started
         return Finished(claim, verdict.outcome, (), name, elapsed, payload, Failure(error, verdict))
 

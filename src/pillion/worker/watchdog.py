@@ -1,10 +1,11 @@
 """The watchdog notices a fetcher that is stuck, as opposed to a server that fails.
 
 A fetcher that ends its attempts, in success or error, is alive: it will go on when the server does. One that has not
-ended any for three renewal periods, nor for as long as one attempt may rightly take, hangs in something nobody foresaw. Then
-all stacks are logged and its connection is dropped; if that does not free it within another period, the process exits
-with code 70, so that whoever supervises it starts a new one and its leases run out. Nothing is lost: claims stand in
-their slots. A process that stood still (SIGSTOP, a sleeping laptop) gets that period too, so it goes on."""
+ended any for three renewal periods, nor for as long as one attempt may rightly take, hangs in something nobody
+foresaw. Then all stacks are logged and its connection is dropped; if that does not free it within another period, the
+process exits with code 70, so that whoever supervises it starts a new one and its leases run out. Nothing is lost:
+claims stand in their slots. A process that stood still (SIGSTOP, a sleeping laptop) gets that period too, and goes on.
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ process leaves, whatever still hangs. If it is killed instead, leases do the sam
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -21,22 +22,29 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
+import msgspec
+
 from pillion.config import Config
 from pillion.context import Signals
-from pillion.setup import Lifecycle, Setup
+from pillion.errors import ConfigError
+from pillion.options import closest
+from pillion.setup import Setup
 from pillion.setup import default as default_setup
 from pillion.worker.announcer import Announcer
 from pillion.worker.executor import Executor
 from pillion.worker.fetcher import Fetcher
 from pillion.worker.heartbeat import Heartbeat
+from pillion.worker.hooks import Hooks
 from pillion.worker.identity import identity
 from pillion.worker.isolation import Gate
 from pillion.worker.loop import LoopThread
 from pillion.worker.poller import Poller
 from pillion.worker.reaper import Reaper
-from pillion.worker.runner import Runner
+from pillion.worker.reloading import runner_for
 from pillion.worker.service import Service
 from pillion.worker.stats import Stats
+from pillion.worker.systemd import Systemd
+from pillion.worker.title import Title
 from pillion.worker.watchdog import Watchdog, stacks
 
 log = logging.getLogger("pillion")
@@ -45,6 +53,7 @@ GRACE = 3.0
 GIVE_BACK = 5.0
 LOOK = 0.01
 JOIN = 2.0
+EMBEDDED_CONCURRENCY = 2
 HANDLED = ("TERM", "INT", "TSTP", "TTIN")
 
 
@@ -57,12 +66,16 @@ class Worker:
 
     def __init__(self, setup: Setup | None = None, config: Config | None = None, *, embedded: bool = False) -> None:
         self.setup = setup or default_setup
-        self.config = config or self.setup.config
+        self.config = config or _config_of(self.setup, embedded=embedded)
+        _insist_on_capsules(self.setup, self.config)
         self.identity = identity()
         self.signals = Signals()
         self._embedded = embedded
         self._store = self.setup.store
         self._loop = LoopThread()
+        self._hooks = Hooks(self.setup, self._loop)
+        self._systemd = Systemd({} if embedded else os.environ)
+        self._title = None if embedded else Title(self.config)
         self._stats = Stats()
         self._inbox: SimpleQueue[str] = SimpleQueue()
         self._hurry = threading.Event()
@@ -73,10 +86,10 @@ class Worker:
     def _build(self) -> None:
         setup, config, store = self.setup, self.config, self._store
         gate = Gate()
-        self._announcer = Announcer(setup, config)
-        runner = Runner(setup, config, self.signals)
+        self._announcer = Announcer(setup, config, self._hooks)
         self.fetchers: list[Fetcher] = []
         for capsule in config.capsules:
+            runner = runner_for(setup, config, self.signals, capsule.name)
             executor = Executor(capsule, runner, setup.registry, self._loop, config.clock)
             self.fetchers.append(
                 Fetcher(
@@ -104,18 +117,21 @@ class Worker:
             beat=self._after_beat,
         )
         attempt = config.redis.connect_timeout + 2 * config.redis.timeout
-        self._watchdog = Watchdog(
-            self.fetchers, config.lease, config.clock, embedded=self._embedded, attempt=attempt
-        )
+        self._watchdog = Watchdog(self.fetchers, config.lease, config.clock, embedded=self._embedded, attempt=attempt)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Fire `startup` and start every loop. What a startup function raises passes through, and nothing runs."""
-        for fn in self.setup.lifecycle("startup"):
-            fn()
+        try:
+            self._hooks.startup()
+        except BaseException:
+            self._loop.stop(JOIN)
+            raise
         for service in self._services():
             service.start()
+        self._show_title()
+        self._systemd.ready()
 
     def quiet(self) -> None:
         """Claim no more jobs and give back those not started. Running jobs go on. Cannot be undone."""
@@ -127,7 +143,8 @@ class Worker:
         self.poller.stop()
         for fetcher in self.fetchers:
             fetcher.quiet()
-        self._fire("quiet")
+        self._show_title()
+        self._hooks.fire("quiet")
 
     def stop(self, timeout: float | None = None) -> list[str]:
         """Stop within `timeout` seconds (the configured ones if None) plus a short grace.
@@ -140,13 +157,15 @@ class Worker:
             self._stopped = []
         steady = self.config.clock.steady
         deadline = steady() + (self.config.timeout if timeout is None else timeout)
+        self._systemd.ending()
         self.quiet()
-        self._fire("shutdown")
+        self._hooks.fire("shutdown")
         if not self._wait(self._drained, deadline - steady(), self._hurry):
             self._evict()
         self._stopped = self._stuck()
         self._end()
-        self._fire("exit")
+        self._hooks.fire("exit")
+        self._loop.stop(JOIN)
         return self._stopped
 
     def run(self) -> int:
@@ -231,10 +250,10 @@ class Worker:
                 log.warning("%s did not end in time", service.name)
         self._announcer.stop()
         self._announcer.join(JOIN)
-        self._loop.stop(JOIN)
 
     def _services(self) -> list[Service]:
-        return [self._announcer, *self.fetchers, self._heartbeat, self.poller, self.reaper, self._watchdog]
+        services = [self._announcer, *self.fetchers, self._heartbeat, self.poller, self.reaper, self._watchdog]
+        return [*services, self._systemd] if self._systemd.is_watching else services
 
     def _drained(self) -> bool:
         return all(fetcher.drained for fetcher in self.fetchers)
@@ -268,13 +287,31 @@ class Worker:
             fetcher.fleet = max(processes, 1)
 
     def _after_beat(self, first: bool) -> None:
+        self._show_title()
         if first:
-            self._fire("heartbeat")
-        self._fire("beat")
+            self._hooks.fire("heartbeat")
+        self._hooks.fire("beat")
 
-    def _fire(self, event: Lifecycle) -> None:
-        for fn in self.setup.lifecycle(event):
-            try:
-                fn()
-            except Exception:
-                log.exception("a function for %s raised and is skipped: %r", event, fn)
+    def _show_title(self) -> None:
+        if self._title is not None:
+            busy = sum(fetcher.executor.busy for fetcher in self.fetchers)
+            self._title.show(busy, stopping=self.signals.stopping)
+
+
+def _config_of(setup: Setup, *, embedded: bool) -> Config:
+    """The setup's configuration. Inside another program, whose threads want to run too, two jobs at once are enough."""
+    resolved = setup.resolved
+    if not embedded or "concurrency" in resolved.sources:
+        return resolved.config
+    default, *others = resolved.config.capsules
+    small = msgspec.structs.replace(default, concurrency=EMBEDDED_CONCURRENCY)
+    return msgspec.structs.replace(resolved.config, capsules=(small, *others))
+
+
+def _insist_on_capsules(setup: Setup, config: Config) -> None:
+    names = [capsule.name for capsule in config.capsules]
+    for name in setup.own_capsules:
+        if name not in names:
+            close = closest(name, names)
+            cure = f"did you mean `{close}`?" if close else f"known are {', '.join(names)}"
+            raise ConfigError(f"capsule `{name}` has middleware, but there is none of this name; {cure}")

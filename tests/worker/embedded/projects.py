@@ -162,13 +162,17 @@ def is_held(lock: int) -> bool:
     return False
 
 
-def take(path: Path) -> None:
-    """Lock that file for ourselves and let go of it; raises BlockingIOError if anybody holds it."""
-    lock = os.open(path, os.O_RDWR)
+def in_use(folder: Path) -> bool:
+    """Whether some user holds its lock. One who shares it lets us share it too; a guardian about to end does not."""
+    lock = os.open(folder / "users.lock", os.O_RDWR)
     try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return not is_held(lock)
     finally:
         os.close(lock)
+    return False
 
 
 @contextmanager

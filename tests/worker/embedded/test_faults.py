@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 from urllib.parse import unquote
 
@@ -11,7 +13,7 @@ import redis
 
 from pillion import embedded
 from tests.waiting import wait_until
-from tests.worker.embedded.projects import Project, held, is_held, take
+from tests.worker.embedded.projects import JOIN_AND_STAY, Project, held, in_use, is_held
 
 
 def test_a_killed_user_ends_it_too(project: Project) -> None:
@@ -80,6 +82,16 @@ embedded.ensure(root, create=True)
     assert project.info()["process_id"] == project.pid("server")
 
 
+@pytest.mark.parametrize("whose", ["server", "guardian"])
+def test_both_obey_a_polite_signal_whatever_the_starter_blocked(project: Project, whose: str) -> None:
+    code = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n" + JOIN_AND_STAY
+    project.user(code).hear()
+    os.kill(project.pid(whose), signal.SIGTERM)
+    lock = {"server": "data", "guardian": "guardian.lock"}[whose]
+    wait_until(lambda: not held(project.folder / lock), what=f"the {whose} to be gone")
+    assert project.ensure()
+
+
 def test_a_guardian_survives_losing_its_connection(project: Project) -> None:
     with project.client() as client:
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -116,8 +128,19 @@ def test_a_replaced_folder_means_a_new_server_and_the_end_of_the_old(project: Pr
     assert project.ensure() == url
     wait_until(lambda: not held(old / "data") and not held(old / "guardian.lock"), what="the old server to be gone")
     newcomer.finish()
-    with pytest.raises(BlockingIOError):
-        take(project.folder / "users.lock")
+    assert in_use(project.folder)
+    assert project.info()["process_id"] == project.pid("server")
+
+
+def test_a_guardian_that_lost_both_connection_and_folder_ends_only_its_own_server(project: Project) -> None:
+    with project.client() as client:
+        client.ping()
+        project.folder.rename(project.root / "moved")
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    (old,) = project.servers.values()
+    project.ensure()
+    wait_until(lambda: not is_held(old), what="the old server to be gone")
+    assert project.runs()
     assert project.info()["process_id"] == project.pid("server")
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from pillion import embedded
 from pillion.embedded import folder as folder_module
-from tests.worker.embedded.projects import Project, held, short_folders, take
+from tests.waiting import wait_until
+from tests.worker.embedded.projects import Project, held, in_use, short_folders
 
 # --- shared, and ended by the last --------------------------------------------------------------------------------
 
@@ -56,6 +57,22 @@ for _ in range(12):
         assert client.get("visits") == b"36"
 
 
+def test_who_comes_during_the_shutdown_waits_for_its_end(project: Project) -> None:
+    leaving = project.user()
+    leaving.hear()
+    old = project.pid("server")
+    os.kill(old, signal.SIGSTOP)
+    leaving.finish()
+    wait_until(lambda: held(project.folder / "users.lock"), what="the guardian to begin the shutdown")
+    newcomer = project.user(
+        "embedded.ensure(root, create=True); say((root / '.pillion/server.pid').read_text()); wait()"
+    )
+    os.kill(old, signal.SIGCONT)
+    assert newcomer.hear() != str(old)
+    assert in_use(project.folder)
+    assert project.info()["process_id"] == project.pid("server")
+
+
 def test_a_forked_child_keeps_the_server(project: Project) -> None:
     code = """
 embedded.ensure(root, create=True)
@@ -67,8 +84,7 @@ say(embedded.ensure(root)); embedded.release(); say("released"); wait()
     parent.hear()
     parent.process.wait(30)
     assert held(project.folder / "data")
-    with pytest.raises(BlockingIOError):
-        take(project.folder / "users.lock")
+    assert in_use(project.folder)
     parent.go_on()
     assert parent.hear().startswith("unix://")
     assert parent.hear() == "released"
@@ -84,8 +100,7 @@ if not child: embedded.release(); os._exit(0)
 os.waitpid(child, 0); say("alone"); wait()
 """
     project.user(code).hear()
-    with pytest.raises(BlockingIOError):
-        take(project.folder / "users.lock")
+    assert in_use(project.folder)
 
 
 def test_a_child_that_runs_another_program_does_not_keep_it(project: Project) -> None:
@@ -142,8 +157,7 @@ for each in strangers: each.read()
 say("again"); wait()
 """
     project.user(code).hear()
-    with pytest.raises(BlockingIOError):
-        take(project.folder / "users.lock")
+    assert in_use(project.folder)
 
 
 # --- paths too long for a socket ----------------------------------------------------------------------------------

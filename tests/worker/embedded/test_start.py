@@ -191,24 +191,28 @@ def test_ensure_is_idempotent_and_follows_no_chdir(project: Project, monkeypatch
     embedded.release()
 
 
-def test_threads_share_one_membership(project: Project) -> None:
+def test_threads_share_one_membership(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     urls: list[str] = []
-    threads = [threading.Thread(target=lambda: urls.append(project.ensure())) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: urls.append(project.ensure(announce=True))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(urls) == 8
     assert len(set(urls)) == 1
+    assert capfd.readouterr().err.count("\n") == 1
     embedded.release(project.root)
     project.wait_for_end()
 
 
-@pytest.mark.parametrize("executable", ["", "/usr/bin/uwsgi"])
+@pytest.mark.parametrize("name", ["", "uwsgi"])
 def test_a_program_that_embeds_python_finds_an_interpreter(
-    project: Project, monkeypatch: pytest.MonkeyPatch, executable: str
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(sys, "executable", executable)
+    host = tmp_path / "uwsgi"
+    host.write_text("#!/bin/sh\nexit 1\n")
+    host.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", os.fspath(host) if name else "")
     project.ensure()
     assert project.runs()
 

@@ -1,0 +1,219 @@
+"""The tables of the pages name what the code has, with its defaults: a page that falls behind fails here."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import click
+import pytest
+
+import pillion
+from pillion import config, errors, events, job_options, options, resolve, testing
+from pillion.chain import Chain
+from pillion.cli.app import COMMANDS
+from pillion.cli.exits import Exit
+from pillion.retry import NO_RULES, decide
+from pillion.setup import LIFECYCLE
+from pillion.store import keys
+from pillion.testing import plugin
+from pillion.types import Retry
+from tests.pages import BY_NAME, names
+
+KEY_TABLE = ("Key", "Type", "Holds", "Written by", "Lives")
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def classes(module: Any, base: type) -> set[str]:
+    """The names of a module's own classes below `base`."""
+    found = [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__]
+    return {each.__name__ for each in found if issubclass(each, base)}
+
+
+def worker_flags() -> set[str]:
+    command: click.Command = import_module("pillion.cli.worker").command
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    return {"APP...", "-h", "--help"}.union(*(option.opts for option in options))
+
+
+TABLES: dict[tuple[str, ...], Callable[[], set[str]]] = {
+    ("jobs.md", "Option", "Value", "Without it", "Meaning"): lambda: (
+        {"queue", "retry_queue", *job_options._RULES} - job_options.TRANSPORT
+    ),
+    ("jobs.md", "Option", "Value", "Meaning"): lambda: {"jid", *job_options.TIMING, *job_options.TRANSPORT},
+    ("errors-and-retries.md", "Class", "Raised when"): lambda: classes(errors, BaseException),
+    ("worker.md", "Flag", "Meaning"): worker_flags,
+    ("worker.md", "Moment", "When"): lambda: set(LIFECYCLE),
+    ("logging.md", "Event", "Told when"): lambda: classes(events, events.Event) - {"Event"},
+    ("testing.md", "Mode", "A push", "For"): lambda: set(testing.Mode.__args__),
+    ("testing.md", "Fixture", ""): lambda: {name for name in vars(plugin) if name.startswith("pillion_")},
+}
+
+
+@pytest.mark.parametrize("table", TABLES, ids=" ".join)
+def test_a_table_names_what_there_is(table: tuple[str, ...]) -> None:
+    page, *header = table
+    assert sorted(names(BY_NAME[page].table(*header))) == sorted(TABLES[table]())
+
+
+def test_every_verb_and_its_twin_stand_there() -> None:
+    rows = BY_NAME["jobs.md"].table("Verb", "Twin", "What it does")
+    twins = re.findall(r"`(\w+)`", " ".join(row[1] for row in rows))
+    assert {name for name in vars(pillion.Job) if "perform_" in name} == {*names(rows), *twins} - {"set"}
+
+
+def test_every_command_and_exit_code_stands_there() -> None:
+    page = BY_NAME["worker.md"]
+    assert {words.split()[1] for words in names(page.table("Command", ""))} | {"worker"} == COMMANDS.keys()
+    assert [row[0] for row in page.table("Exit code", "")] == [str(int(code)) for code in Exit]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "owner"),
+    [
+        ("jobs.md", "Of a `RunningJob`", pillion.RunningJob),
+        ("middleware.md", "Method of a chain", Chain),
+        ("testing.md", "Of the value of `fake()`", testing.Collected),
+    ],
+)
+def test_what_a_page_tells_of_an_object_is_there(page: str, heading: str, owner: type) -> None:
+    found = names(BY_NAME[page].table(heading, ""))
+    assert [name for name in found if not hasattr(owner, name) and name not in ("in", "len")] == []
+
+
+# --- defaults ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_option_stands_with_its_default_and_its_variables() -> None:
+    rows = BY_NAME["configuration.md"].table("Option", "Default", "Environment", "Meaning")
+    assert sorted(names(rows)) == sorted(all_options())
+    variables = {name: [variable] for variable, name in resolve._variables().items()}
+    variables["environment"].append("APP_ENV")
+    variables["redis.url"].append("REDIS_URL")
+    for shown, default, variable, _ in rows:
+        name = shown.strip("`")
+        assert re.findall(r"\w+", variable) == variables.get(name, []), name
+        if name in options.CODE_ONLY:
+            assert default == "code only", name
+        else:
+            assert value_of(name, default) == default_of(name), name
+
+
+def all_options() -> list[str]:
+    """Every field of the configuration; each has an entry in options.py, and the other way round."""
+    general = {*config.Config.__struct_fields__} - {"redis", "capsules"} | {*config.Capsule.__struct_fields__} - {
+        "name"
+    }
+    assert {*options.GENERAL, *options.CAPSULE, "default_job_options"} == general
+    assert {*options.REDIS} == {*config.RedisSettings.__struct_fields__}
+    return [*general, *(f"redis.{name}" for name in options.REDIS)]
+
+
+def value_of(name: str, shown: str) -> Any:
+    """A default as the page shows it: TOML, or the word none."""
+    if shown == "none":
+        return None
+    value = tomllib.loads(f"it = {shown.strip('`')}")["it"]
+    return value if name == "default_job_options" else options.parse(name, value, "the page")
+
+
+def default_of(name: str) -> Any:
+    if name.startswith("redis."):
+        return getattr(config.RedisSettings(), name.removeprefix("redis."))
+    return getattr(config.Capsule() if name in options.CAPSULE else config.Config(), name)
+
+
+def test_job_options_stand_with_their_defaults() -> None:
+    rows = BY_NAME["jobs.md"].table("Option", "Value", "Without it", "Meaning")
+    shown = {row[0].strip("`"): row[2].strip("`") for row in rows}
+    assert {name: shown[name] for name in config.DEFAULT_JOB_OPTIONS} == {
+        name: str(value) for name, value in config.DEFAULT_JOB_OPTIONS.items()
+    }
+
+
+# --- the retry schedule -----------------------------------------------------------------------------------------------
+
+
+class Extreme:
+    """Chance that always gives the lowest number, or the highest."""
+
+    def __init__(self, highest: bool) -> None:
+        self.highest = highest
+
+    def randrange(self, stop: int) -> int:
+        return stop - 1 if self.highest else 0
+
+
+def delay(count: int, *, highest: bool) -> int:
+    """Seconds to retry number `count`, as the worker decides them."""
+    settings = config.Config(rng=Extreme(highest))  # type: ignore[arg-type]
+    job = {"class": "X", "args": [], "jid": "j", "retry": True, **({"retry_count": count - 1} if count else {})}
+    before = settings.clock.now()
+    outcome = decide(json.dumps(job).encode(), job, "default", ValueError(), NO_RULES, settings).outcome
+    assert isinstance(outcome, Retry)
+    return round(outcome.at - before)
+
+
+def test_the_retry_schedule_is_what_the_page_says() -> None:
+    rows = BY_NAME["errors-and-retries.md"].table("Retry", "After the failure before, s", "After the first failure")
+    for shown, span, after in rows:
+        count = int(shown)
+        assert span == f"{delay(count, highest=False)} to {delay(count, highest=True)}"
+        amount, unit = after.split()
+        size = {"s": 1, "h": 3600, "days": 86_400}[unit]
+        passed = sum(delay(earlier, highest=False) for earlier in range(count + 1))
+        assert float(amount) == round(passed / size, 0 if unit == "s" else 1)
+
+
+# --- the data model ---------------------------------------------------------------------------------------------------
+
+UNITS = {"s": 1, "h": 3600, "days": 86_400, "years": 365 * 86_400}
+LIVES = {
+    "pillion:once:<jid>": [keys.ONCE_TTL],
+    "pillion:rescued:<jid>": [keys.RESCUED_TTL],
+    "pillion:suspects": [keys.RESCUED_TTL],
+    "pillion:fenced": [keys.FENCED_TTL],
+    "<identity>": [keys.PROCESS_TTL],
+    "<identity>:work": [keys.PROCESS_TTL],
+    "<identity>:workers": [keys.PROCESS_TTL],
+    "<identity>-signals": [60],  # Ruby's, which writes it
+    "process_cleanup": [keys.CLEANUP_TTL],
+    "stat:<counter>:<day>": [keys.STAT_TTL],
+    "j|<date>|<hour_minute>": [keys.MINUTE_TTL, keys.TEN_MINUTES_TTL],
+    "h|<name>-<day>-<hour>:<minute>": [keys.MINUTE_TTL],
+}
+
+
+def spelled() -> set[str]:
+    """Every key that `Keyspace` can spell, with its methods' parameters as placeholders."""
+    space: Any = keys.Keyspace("")
+    found = {getattr(space, name) for name in space.__slots__ if name != "prefix"} | {space.stat("<counter>")}
+    for name, method in inspect.getmembers(space, inspect.ismethod):
+        if name == "queue":
+            found.add(space.queue("<q>"))
+        elif not name.startswith("_"):
+            found.add(method(*(f"<{parameter}>" for parameter in inspect.signature(method).parameters)))
+    return found
+
+
+def test_the_data_model_has_every_key_with_its_lifetime() -> None:
+    rows = BY_NAME["data-model.md"].table(*KEY_TABLE)
+    assert sorted(row[0].strip("`") for row in rows) == sorted(spelled())
+    spans = {row[0].strip("`"): re.findall(r"(\d+) (s|h|days|years)\b", row[4]) for row in rows}
+    assert {key: [int(n) * UNITS[unit] for n, unit in span] for key, span in spans.items() if span} == LIVES
+
+
+def test_the_data_model_agrees_with_the_docstring_of_the_file_that_spells_keys() -> None:
+    page = {row[0].strip("`"): row[1] for row in BY_NAME["data-model.md"].table(*KEY_TABLE)}
+    docstring = dict(re.findall(r"^\| `([^`|]+)` +\| (\w+) ", keys.__doc__ or "", re.MULTILINE))
+    assert {key for key in page if key.startswith("pillion:")} == {
+        key for key in docstring if key.startswith("pillion:")
+    }
+    assert {key: kind for key, kind in docstring.items() if page.get(key, kind) != kind} == {}
