@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pillion.client import Client
 from pillion.config import Capsule, Config, RedisSettings
-from pillion.context import RunningJob, current_job
+from pillion.context import RunningJob, current_job, log_context
 from pillion.errors import (
     ArgumentsError,
     BootError,
@@ -89,6 +89,7 @@ __all__ = [
     "embed",
     "is_worker",
     "job",
+    "log_context",
     "on_load",
     "snooze",
     "subscribe",

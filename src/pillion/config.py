@@ -117,7 +117,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         reloader: makes a context manager that every run of a job happens in.
         wire: the time format and process-row dialect to write.
         logged_job_attributes: fields of a job that its log lines show beside jid, class, queue and attempt.
-        skip_default_job_logging: write no lines about jobs that start, end or fail.
+        skip_default_job_logging: write lines about failed jobs only.
         log_level, log_format: `log_format` is None for pretty on a terminal and JSON elsewhere.
         verbose: log debug lines and print both middleware chains at boot.
         require: what `pillion worker` imports: module names or paths.

@@ -10,7 +10,8 @@ the `Signals` it shares with all its jobs. A crash leaves nothing, since nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,24 @@ def enter(running: RunningJob) -> Token[RunningJob | None]:
 def leave(token: Token[RunningJob | None]) -> None:
     """Put back what was current before `enter`."""
     _current.reset(token)
+
+
+_log_fields: ContextVar[Mapping[str, Any] | None] = ContextVar("pillion_log_fields", default=None)
+
+
+@contextmanager
+def log_context(**fields: Any) -> Generator[None]:
+    """Add fields to the context of every line that is logged in this block, and by what it calls or awaits."""
+    token = _log_fields.set({**log_fields(), **fields})
+    try:
+        yield
+    finally:
+        _log_fields.reset(token)
+
+
+def log_fields() -> Mapping[str, Any]:
+    """The fields that the blocks of `log_context` around the caller have added."""
+    return _log_fields.get() or {}
 
 
 class Carrier:

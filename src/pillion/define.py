@@ -69,6 +69,19 @@ def define_class(cls: type[Any], name: str | None, aliases: Sequence[str], optio
     )
 
 
+def option_sources(definition: Definition) -> dict[str, str]:
+    """Where each option of a definition was given: the nearest class, or the function, as `name at file:line`."""
+    if definition.kind == "function":
+        return dict.fromkeys(definition.options, f"{definition.name} at {definition.where}")
+    sources: dict[str, str] = {}
+    for base in reversed(getattr(definition.target, "__mro__", ())):
+        statement: _Statement | None = base.__dict__.get(STATEMENT)
+        if statement is not None:
+            where = f"{base.__name__} at {statement.place.shown}"
+            sources |= dict.fromkeys((*statement.options.wire, *statement.options.transport), where)
+    return sources
+
+
 def define_function(
     function: Callable[..., Any],
     name: str | None,

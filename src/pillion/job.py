@@ -15,12 +15,14 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from pillion import registry
 from pillion.context import RunningJob
 from pillion.define import define_class, define_function
+from pillion.effective import JobOptions
 from pillion.errors import DefinitionError
+from pillion.job_options import sort_options
 from pillion.registry import Definition, definition_of
 from pillion.setter import Row, Setter
 
@@ -56,6 +58,7 @@ class Job:
 
     Attributes:
         context: the run this instance was made for, or None outside of a worker.
+        job_options: the options that apply to the class's pushes, each with where it was given.
 
     Raises:
         DefinitionError: another job has this name, or the class cannot run.
@@ -63,6 +66,7 @@ class Job:
     """
 
     __pillion__: ClassVar[Definition]
+    job_options: ClassVar[JobOptions] = JobOptions()
     context: RunningJob | None = None
 
     if TYPE_CHECKING:
@@ -215,6 +219,22 @@ class Job:
         """`perform_inline` for asyncio callers."""
         return await _setter(cls).aperform_inline(*args, **kwargs)
 
+    perform_sync = perform_inline
+    aperform_sync = aperform_inline
+
+    @classmethod
+    def queue_as(cls, queue: str) -> None:
+        """Push to another queue from now on, as if the class had been defined with it."""
+        definition = _setter(cls).definition
+        definition.change_options(sort_options(definition.name, {"queue": queue}).wire)
+
+    @classmethod
+    def delay(cls, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Not a verb here; raises UsageError with the one to use. So do the other names people bring along."""
+        _setter(cls).delay()
+
+    delay_for = delay_until = apply_async = send = delay
+
 
 def _setter(cls: Callable[[], HasPerform[P, R]]) -> Setter[P, R]:
     definition = definition_of(cls)
@@ -228,6 +248,7 @@ class FunctionJob(Setter[P, R_co]):
 
     __pillion__: Definition
     __wrapped__: Callable[P, R_co]
+    job_options: ClassVar[JobOptions] = JobOptions()
 
     def __init__(self, definition: Definition, function: Callable[P, R_co]) -> None:
         super().__init__(definition)

@@ -38,7 +38,14 @@ from pillion.events import (
     StoreBack,
     StoreDown,
 )
-from pillion.log_format import JsonFormatter, PrettyFormatter, context_of, error_name, job_context
+from pillion.log_format import (
+    JsonFormatter,
+    PrettyFormatter,
+    context_of,
+    error_name,
+    job_context,
+    show_attributes,
+)
 from pillion.log_sink import SinkHandler
 from pillion.mask import mask_secrets
 from pillion.plain import one_line, text
@@ -88,6 +95,7 @@ def configure(config: Config, stream: TextIO | None = None) -> None:
         raise ConfigError(f"log_level: expected one of {', '.join(_LEVELS)}, got {config.log_level!r}")
     logging.raiseExceptions = False
     _filter.clock = config.clock
+    show_attributes(config.logged_job_attributes)
     root = logging.getLogger()
     ours = [handler for handler in root.handlers if isinstance(handler, SinkHandler)]
     if ours or not root.handlers:
@@ -105,12 +113,12 @@ def configure(config: Config, stream: TextIO | None = None) -> None:
 
 def _handler(config: Config, stream: TextIO) -> SinkHandler:
     handler = SinkHandler(stream)
-    terminal = _is_terminal(stream)
-    if config.log_format == "json" or (config.log_format is None and not terminal):
+    terminal, heroku = _is_terminal(stream), bool(os.environ.get("DYNO"))
+    if config.log_format == "json" or (config.log_format is None and not terminal and not heroku):
         handler.setFormatter(JsonFormatter())
     else:
         colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        handler.setFormatter(PrettyFormatter(colour))
+        handler.setFormatter(PrettyFormatter(colour, timed=not heroku))
     return handler
 
 
@@ -239,11 +247,11 @@ class JobLines:
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = logger or logging.getLogger("pillion")
 
-    def attach(self, events: Events) -> Callable[[], None]:
+    def attach(self, events: Events, *, only_failures: bool = False) -> Callable[[], None]:
         """Subscribe to what the logger's level lets through now; returns what ends it.
 
-        At `info` that is every job's start and end, at `warning` failed jobs only. A later change of level changes
-        nothing here until it is attached again.
+        At `info` that is every job's start and end, at `warning` failed jobs only, as with `only_failures`. A later
+        change of level changes nothing here until it is attached again.
         """
         wanted: list[tuple[type[Event], Callable[[Any], None], int]] = [
             (JobStarted, self._started, INFO),
@@ -257,7 +265,9 @@ class JobLines:
             (PayloadRejected, self._rejected, ERROR),
         ]
         on = self._logger.isEnabledFor
-        if on(INFO):  # who hears settled jobs hears the failed ones among them
+        if only_failures:
+            wanted = wanted[2:]
+        elif on(INFO):  # who hears settled jobs hears the failed ones among them
             wanted.pop(2)
         ends = [events.subscribe(kind, fn) for kind, fn, number in wanted if on(number)]
 

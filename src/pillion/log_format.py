@@ -17,13 +17,14 @@ import logging
 import re
 import time
 import traceback
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final
 
 import msgspec
 
 from pillion.clock import Clock, SystemClock
-from pillion.context import RunningJob, current_job
+from pillion.context import RunningJob, current_job, log_fields
 from pillion.mask import HIDDEN, mask_secrets
 from pillion.plain import one_line, text
 from pillion.types import Payload
@@ -53,20 +54,38 @@ _CLOCK: Final = SystemClock()
 
 
 def context_of(jid: str, name: str, queue: str, attempt: int, payload: Payload) -> dict[str, Any]:
-    """What every line about a job shows: `jid`, `class`, `queue`, `attempt`, and `tags` and `bid` where it has them."""
+    """What every line about a job shows: `jid`, `class`, `queue`, `attempt`, and of the chosen fields those it has."""
     shown: dict[str, Any] = {"jid": jid, "class": name, "queue": queue, "attempt": attempt}
-    if "tags" in payload and isinstance(tags := payload["tags"], list):
-        shown["tags"] = [tag[:MAX_VALUE] for tag in tags[:MAX_TAGS] if isinstance(tag, str)]
-    if "bid" in payload and isinstance(bid := payload["bid"], str):
-        shown["bid"] = bid[:MAX_VALUE]
+    for attribute in _attributes:
+        if attribute in payload and (value := _attribute(payload[attribute])) is not None:
+            shown[attribute] = value
     return shown
 
 
+def show_attributes(names: Sequence[str]) -> None:
+    """Choose which fields of a job its lines show; `bid` and `tags` if nobody does."""
+    global _attributes
+    _attributes = tuple(names)
+
+
+_attributes: tuple[str, ...] = ("bid", "tags")
+
+
+def _attribute(value: object) -> object:
+    """A field as far as it fits into a line; None where it does not."""
+    if isinstance(value, list):
+        return [item[:MAX_VALUE] for item in value[:MAX_TAGS] if isinstance(item, str)]
+    if isinstance(value, str):
+        return value[:MAX_VALUE]
+    return value if isinstance(value, int | float) else None
+
+
 def job_context(clock: Clock = _CLOCK) -> dict[str, Any]:
-    """The context of the job that this thread or task is running, with its seconds so far; empty outside of a job."""
+    """The context of the job that this thread or task is running, with its seconds so far, and of `log_context`."""
     running = current_job()
+    fields = {name: _hidden(name, value) for name, value in log_fields().items()}
     if running is None:
-        return {}
+        return fields
     shown: dict[str, Any]
     try:
         shown = context_of(running.jid, running.name, running.queue, running.attempt, running.payload)
@@ -75,7 +94,7 @@ def job_context(clock: Clock = _CLOCK) -> dict[str, Any]:
     started = _started(running)
     if started is not None:
         shown["elapsed"] = round(clock.steady() - started, 3)
-    return shown
+    return fields | shown
 
 
 def _started(running: RunningJob) -> float | None:
@@ -148,11 +167,13 @@ class PrettyFormatter(logging.Formatter):
 
     Args:
         colour: with ANSI colours. `log.configure` asks for them on a terminal, unless NO_COLOR is set.
+        timed: with the time. Not on Heroku, which puts its own in front.
     """
 
-    def __init__(self, colour: bool = False) -> None:
+    def __init__(self, colour: bool = False, *, timed: bool = True) -> None:
         super().__init__()
         self._colour = colour
+        self._timed = timed
         self._second = (-1, "")
 
     def format(self, record: logging.LogRecord) -> str:
@@ -161,11 +182,11 @@ class PrettyFormatter(logging.Formatter):
         message = one_line(_masked(_message(record)))
         if record.name != "pillion":
             message = f"[{one_line(record.name)}] {message}"
-        when = self._time(record.created)
+        when = f"{self._time(record.created)} " if self._timed else ""
         if self._colour:
-            when, shown = f"{_DIM}{when}{_PLAIN}", shown and f"{_DIM}{shown}{_PLAIN}"
+            when, shown = when and f"{_DIM}{when}{_PLAIN}", shown and f"{_DIM}{shown}{_PLAIN}"
             level = f"\x1b[{_COLOURS.get(level, '0')}m{level:<5}{_PLAIN}"
-        line = f"{when} {level:<5} {shown}{': ' if shown else ''}{message}"
+        line = f"{when}{level:<5} {shown}{': ' if shown else ''}{message}"
         if record.exc_info and record.exc_info[1] is not None:
             line += _indented(_traceback(record.exc_info[1], record.exc_info[2]))
         if record.stack_info:

@@ -54,6 +54,7 @@ class Definition:
     Attributes:
         name: its name on the wire.
         aliases: older names that it still answers to.
+        changed: names of options that were changed after the definition.
         transport: what only steers the push (`once`, `durability`, `client`).
         target: the class, or the plain function.
         handle: what client middleware is given: the class, or the `FunctionJob`.
@@ -67,6 +68,7 @@ class Definition:
     __slots__ = (
         "_options",
         "aliases",
+        "changed",
         "handle",
         "is_async",
         "kind",
@@ -102,6 +104,7 @@ class Definition:
         self.kind = kind
         self.place = place
         self._options = dict(options or {})
+        self.changed: frozenset[str] = frozenset()
         self.transport = dict(transport or {})
         self.is_async = is_async
         self.signature = signature
@@ -125,6 +128,11 @@ class Definition:
     def key(self) -> tuple[str, str]:
         """(file, qualified name): defining the same key again replaces this definition."""
         return (self.place.file, self.place.qualname)
+
+    def change_options(self, options: Mapping[str, Any]) -> None:
+        """Replace some of the options that go into each payload, for the pushes from now on."""
+        self._options = {**self._options, **options}
+        self.changed = self.changed | options.keys()
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Sort a call into (the positional array, what can travel by keyword only).

@@ -153,6 +153,8 @@ def _from_file(cwd: Path, file: Path | None, above: list[_Setting]) -> Iterator[
 def _from_environment(env: Mapping[str, str]) -> Iterator[_Setting]:
     variables = _variables()
     _refuse_typing_mistakes(env, variables)
+    if env.get("DEBUG_INVOCATION") == "1":  # systemd starts a unit again, to find out what is wrong with it
+        yield "verbose", True, "environment variable DEBUG_INVOCATION"
     if env.get("APP_ENV"):
         yield "environment", env["APP_ENV"], "environment variable APP_ENV"
     yield from _redis_address(env)

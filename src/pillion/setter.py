@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence, Sized
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from pillion import due
 from pillion.client import default_client
-from pillion.errors import ArgumentsError, ConfigError
+from pillion.errors import ArgumentsError, ConfigError, UsageError
 from pillion.job_options import fresh, sort_options
 from pillion.registry import Definition
 
@@ -213,6 +213,19 @@ class Setter(Generic[P, R_co]):
     async def aperform_inline(self, /, *args: Any, **kwargs: Any) -> Any:
         """`perform_inline` for asyncio callers: an async job is awaited on the running loop."""
         return await self._client().arun_inline(self._item(args, kwargs, None))
+
+    perform_sync = perform_inline
+    aperform_sync = aperform_inline
+
+    def delay(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Not a verb here; raises UsageError with the one to use. So do the other names people bring along."""
+        name = self.definition.name
+        raise UsageError(
+            f"{name}: expected one of Pillion's verbs, got one of another library; write {name}.perform_async(...) for "
+            f"now, {name}.perform_in(300, ...) for later, {name}.set(queue=...).perform_async(...) for other options"
+        )
+
+    delay_for = delay_until = apply_async = send = delay
 
     def _client(self) -> Pusher:
         client: Pusher | None = self._transport.get("client")

@@ -152,9 +152,9 @@ class Setup:
         return register
 
     def lifecycle(self, event: Lifecycle) -> list[Callable[[], object]]:
-        """The functions registered for `event`, in order; `shutdown` and `exit` in reverse."""
+        """The functions registered for `event`, in order; `quiet`, `shutdown` and `exit` in reverse."""
         functions = list(self._lifecycle[event])
-        return functions[::-1] if event in ("shutdown", "exit") else functions
+        return functions[::-1] if event in ("quiet", "shutdown", "exit") else functions
 
     def add_block(self, block: Block) -> None:
         """Run `block` with this setup before the configuration is next used."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from queue import SimpleQueue
@@ -20,6 +21,8 @@ from tests.waiting import wait_until
 from tests.worker.harness import Harness, harness
 
 ran: SimpleQueue[Any] = SimpleQueue()
+never, met = threading.Event(), threading.Event()
+beside: list[int] = []
 TURNS = 4_000
 
 
@@ -37,14 +40,20 @@ def notes(what: str) -> None:
 
 @pillion.job(name="compat_waits")
 def waits() -> None:
-    """Ends only by an exception."""
+    """Ends only by an exception: it waits in small steps, so that one can be raised in between."""
     ran.put("began")
-    steps: SimpleQueue[None] = SimpleQueue()
-    while True:
-        try:
-            steps.get(timeout=0.01)
-        except Exception:  # nothing came: look whether to leave
-            continue
+    while not never.wait(0.01):
+        pass
+
+
+@pillion.job(name="compat_meets")
+def meets(number: int) -> None:
+    """Waits a moment for another one to run beside it."""
+    beside.append(number)
+    if len(beside) > 1:
+        met.set()
+    ran.put((number, met.wait(0.1)))
+    beside.remove(number)
 
 
 def firsts(*queues: tuple[str, int]) -> Counter[str]:
@@ -92,8 +101,8 @@ def test_an_outage_is_told_once_and_its_end_once(own_server: Server) -> None:
         assert ran.get(timeout=10) == "before"
         own_server.kill()
         assert isinstance(told.get(timeout=10), StoreDown)
-        seen = {fetcher.last_attempt}
-        wait_until(lambda: len(seen.union([fetcher.last_attempt])) > len(seen) and more(seen, fetcher), what="tries")
+        attempts: set[float] = set()
+        wait_until(lambda: attempts.add(fetcher.last_attempt) or len(attempts) > 3, what="three more attempts")
         own_server.restart()
         back = told.get(timeout=10)
         assert isinstance(back, StoreBack)
@@ -102,12 +111,6 @@ def test_an_outage_is_told_once_and_its_end_once(own_server: Server) -> None:
         assert ran.get(timeout=10) == "after"
         assert told.empty()
         bed.redis.flushall()
-
-
-def more(seen: set[float], fetcher: Any) -> bool:
-    """Note an attempt; whether there were three."""
-    seen.add(fetcher.last_attempt)
-    return len(seen) > 3
 
 
 @pytest.mark.rule("life.capsules-first", "life.capsule")
@@ -119,6 +122,7 @@ def test_no_capsule_takes_what_another_gave_back(server: Server) -> None:
         wait_until(lambda: all(fetcher._came_short for fetcher in worker.fetchers), what="both to be idle")
         jid = bed.push("compat_waits")
         assert ran.get(timeout=10) == "began"
+        worker.fetchers.sort(key=lambda fetcher: not fetcher.executor.busy)  # who has it gives back first
         assert worker.stop(timeout=0) == []
         assert [job["jid"] for job in bed.waiting()] == [jid]
         assert ran.empty()
@@ -126,38 +130,25 @@ def test_no_capsule_takes_what_another_gave_back(server: Server) -> None:
 
 
 @pytest.mark.rule("life.capsule", "life.serial")
-def test_each_capsule_serves_its_own_queues_within_its_own_concurrency(server: Server) -> None:
-    running: list[int] = []
-    most: SimpleQueue[tuple[str, int]] = SimpleQueue()
-
-    def count(job_instance: object, job: dict[str, Any], queue: str) -> Iterator[None]:
-        if queue == "serial":
-            running.append(1)
-        yield
-        if queue == "serial":
-            most.put((queue, len(running)))
-            running.pop()
-
+@pytest.mark.parametrize("queue", ["default", "serial"])
+def test_each_capsule_runs_its_own_queues_within_its_own_concurrency(server: Server, queue: str) -> None:
+    met.clear()
     capsules = (Capsule(concurrency=3), Capsule(name="serial", concurrency=1, queues=(("serial", 0),)))
     with harness(server, capsules=capsules) as bed:
-        bed.setup.server_middleware.add(count)
-        for number in range(30):
-            bed.push("compat_notes", number, queue=("default", "serial")[number % 2])
+        for number in range(3):
+            bed.push("compat_meets", number, queue=queue)
         bed.start()
-        assert {most.get(timeout=10) for _ in range(15)} == {("serial", 1)}
-        assert sorted(ran.get(timeout=10) for _ in range(30)) == list(range(30))
+        assert {ran.get(timeout=10) for _ in range(3)} == {(number, queue == "default") for number in range(3)}
     leaks.check(server)
 
 
 @pytest.mark.rule("b9.52", "move.requeue")
-def test_a_job_that_is_given_back_restores_the_size_of_its_queue(bed: Harness) -> None:
-    worker = bed.start()
-    bed.push("compat_waits")
-    assert ran.get(timeout=10) == "began"
-    bed.push("compat_notes", "never", queue="unserved")
-    (raw,) = bed.redis.lrange("queue:unserved", 0, -1)
-    assert bed.redis.llen("queue:default") == 0
-    worker.quiet()
-    bed.redis.lpush("queue:default", raw)
-    worker.stop(timeout=0)
-    assert [job["class"] for job in bed.waiting()] == ["compat_waits", "compat_notes"]
+def test_a_job_that_is_given_back_restores_the_size_of_its_queue(server: Server) -> None:
+    with harness(server, capsules=(Capsule(concurrency=1),)) as bed:
+        jids = [bed.push("compat_waits"), bed.push("compat_notes", "never")]
+        worker = bed.start()
+        assert ran.get(timeout=10) == "began"
+        assert worker.stop(timeout=0) == []
+        assert [job["jid"] for job in bed.waiting()] == jids
+        assert ran.empty()
+    leaks.check(server)

@@ -1,8 +1,7 @@
-"""What a push gives back, what it refuses, and how it talks to the server."""
+"""Single rules about pushes: what is asked before anything is sent, how, and where each job of a bulk push goes."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
@@ -11,46 +10,25 @@ import pytest
 import redis
 
 import pillion
-from pillion import Client, PayloadError, Setup
+from pillion import Client, PayloadError, Setup, testing
 from pillion.store import ops
+from tests import leaks
 from tests.servers import Server
-from tests.worker.harness import Harness
+from tests.store.relay import Relay
+from tests.worker.harness import Harness, harness
+
+NOW = 1_800_000_000.0
 
 
 class Elsewhere(pillion.Job, name="compat_elsewhere"):
     """Runs in another program."""
 
 
-@pytest.mark.rule("b9.3", "fields.jid")
-def test_a_jid_is_24_hex_digits_or_what_was_given(bed: Harness) -> None:
-    made = bed.push("compat_elsewhere")
-    assert re.fullmatch("[0-9a-f]{24}", made)
-    assert bed.push("compat_elsewhere", jid="mine") == "mine"
-    assert [job["jid"] for job in bed.waiting()] == [made, "mine"]
-
-
-@pytest.mark.rule("b9.21", "client.set", "client.async")
-def test_each_push_of_a_setter_has_a_jid_of_its_own(bed: Harness) -> None:
-    setter = Elsewhere.set(client=bed.client, queue="low")
-    jids = [setter.perform_async() for _ in range(4)]
-    assert len(set(jids)) == 4
-    assert [job["jid"] for job in bed.waiting("low")] == jids
-
-
-@pytest.mark.rule("client.async", "middleware.stop")
-def test_a_push_that_middleware_stops_gives_nothing_and_leaves_nothing(bed: Harness) -> None:
-    def stop(job_class: object, job: dict[str, Any], queue: str, pool: object) -> Iterator[None]:
-        if job["args"] != ["stop"]:
-            yield
-
-    bed.setup.client_middleware.add(stop)
-    assert Elsewhere.set(client=bed.client).perform_async("stop") is None
-    assert bed.redis.keys("*") == []
-    assert Elsewhere.set(client=bed.client).perform_async("go on") is not None
+# --- one job ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.rule("check.after-middleware")
-def test_arguments_are_checked_as_middleware_left_them(bed: Harness) -> None:
+def test_arguments_are_checked_as_middleware_left_them_and_not_before(bed: Harness) -> None:
     def change(job_class: object, job: dict[str, Any], queue: str, pool: object) -> Iterator[None]:
         (given,) = job["args"]
         job["args"] = [given.isoformat() if isinstance(given, date) else datetime.now(UTC)]
@@ -71,15 +49,6 @@ def test_what_is_neither_a_job_nor_a_name_is_refused(bed: Harness, what: object)
     assert bed.redis.keys("*") == []
 
 
-@pytest.mark.rule("server.namespace", instead=True)
-def test_a_prefix_stands_before_every_key(server: Server) -> None:
-    client = Client(setup=Setup({"url": server.url, "prefix": "app:"}))
-    client.push({"class": "compat_elsewhere", "args": []})
-    client.push({"class": "compat_elsewhere", "args": [], "at": client.setup.config.clock.now() + 60})
-    client.close()
-    assert sorted(server.client().keys("*")) == [b"app:queue:default", b"app:queues", b"app:schedule"]
-
-
 @pytest.mark.rule("server.resp3")
 @pytest.mark.parametrize("given", ["url", "client"])
 def test_connections_speak_resp3_whatever_a_given_client_speaks(server: Server, given: str) -> None:
@@ -91,9 +60,85 @@ def test_connections_speak_resp3_whatever_a_given_client_speaks(server: Server, 
     assert "resp=3" in ops.text(told).split()
 
 
-@pytest.mark.rule("move.noscript")
-def test_a_script_that_the_server_has_forgotten_is_sent_again(bed: Harness) -> None:
-    bed.redis.zadd("schedule", {"a": 100.0})
-    for _ in range(2):
-        assert bed.setup.store.run(ops.due("schedule", now=150.0)) == (150.0, [(b"a", 100.0)])
-        bed.redis.script_flush()
+@pytest.mark.rule("b9.18", "server.transient")
+def test_a_push_for_later_that_a_replica_refused_is_repeated_as_it_was(own_server: Server) -> None:
+    relay = Relay(str(own_server.socket_path))
+    client = Client(relay.url)
+    client.push({"class": "compat_elsewhere", "args": [], "at": NOW * 2})  # so that a connection stands
+    own_server.client().replicaof("127.0.0.1", 1)
+    relay.met = lambda number: own_server.client().replicaof("NO", "ONE")
+    relay.asked.clear()
+    jid = client.push({"class": "compat_elsewhere", "args": ["é", 1e20], "at": NOW * 2 + 0.25})
+    client.close()
+    relay.close()
+    first, second = (words for words in relay.asked if words[0] == b"ZADD")
+    assert first == second
+    assert first[2] == b"3600000000.25"
+    assert own_server.client().zscore("schedule", first[3]) == NOW * 2 + 0.25
+    assert f'"jid":"{jid}"'.encode() in first[3]
+
+
+@pytest.mark.rule("testing.modes")
+def test_disabled_pushes_for_real_though_the_process_collects(bed: Harness) -> None:
+    try:
+        jobs = testing.everywhere("fake")
+        with testing.disabled():
+            bed.push("compat_elsewhere", "real")
+        bed.push("compat_elsewhere", "collected")
+    finally:
+        testing.everywhere("disabled")
+    assert jobs is not None
+    assert [job["args"] for job in jobs] == [["collected"]]
+    assert [job["args"] for job in bed.waiting()] == [["real"]]
+
+
+# --- bulk -------------------------------------------------------------------------------------------------------------
+
+
+class StandingClock:
+    def now(self) -> float:
+        return NOW
+
+    def steady(self) -> float:
+        return 0.0
+
+
+@pytest.fixture
+def still(server: Server) -> Iterator[Harness]:
+    """A client at a time that stands."""
+    with harness(server, clock=StandingClock()) as bed:
+        yield bed
+    leaks.check(server)
+
+
+def push(bed: Harness, rows: Any, **fields: Any) -> Any:
+    return bed.client.push_bulk({"class": "compat_elsewhere", "args": rows, **fields})
+
+
+@pytest.mark.rule("bulk.size")
+@pytest.mark.parametrize(("fields", "command", "slices"), [({}, "lpush", 1), ({"at": NOW + 60}, "zadd", 2)])
+def test_what_is_for_later_goes_out_a_hundred_at_a_time(
+    still: Harness, fields: dict[str, Any], command: str, slices: int
+) -> None:
+    still.redis.config_resetstat()
+    push(still, [[n] for n in range(101)], **fields)
+    stats: dict[str, Any] = still.redis.info("commandstats")
+    assert stats[f"cmdstat_{command}"]["calls"] == slices
+
+
+@pytest.mark.rule("push.bulk-first", instead=True)
+@pytest.mark.parametrize("first", [NOW + 60, NOW - 60])
+def test_each_job_of_a_slice_goes_where_its_own_time_says(still: Harness, first: float) -> None:
+    times = [first, 2 * NOW - first]
+    push(still, [[at] for at in times], at=times)
+    ((later, score),) = still.redis.zrange("schedule", 0, -1, withscores=True)
+    (now,) = still.waiting()
+    assert (f'"args":[{NOW + 60}]'.encode() in later, score) == (True, NOW + 60)
+    assert (now["args"], "at" in now) == ([NOW - 60], False)
+
+
+@pytest.mark.rule("bulk.at-scalar", instead=True)
+def test_a_time_of_60_is_1970_and_pushed_at_once(still: Harness) -> None:
+    push(still, [[1]], at=60)
+    assert [job["args"] for job in still.waiting()] == [[1]]
+    assert not still.redis.exists("schedule")

@@ -25,6 +25,7 @@ SECONDS = float(os.environ.get("CRASH_SECONDS", "50"))
 LONGEST_OUTAGE = 1.2
 
 
+@pytest.mark.rule("move.fetch", instead=True)
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.timeout(SECONDS + 180)

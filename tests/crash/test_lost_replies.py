@@ -246,6 +246,7 @@ def test_a_step_of_an_older_generation_settles_and_claims_nothing(bed: Bed) -> N
 # --- a push that was executed ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("client.resend", instead=True)
 @pytest.mark.parametrize("mischief", LOSSES)
 def test_a_push_whose_reply_was_lost_says_so_and_is_not_repeated(bed: Bed, proxy: Proxy, mischief: Mischief) -> None:
     trap = proxy.trap(mischief, pushes)
@@ -272,6 +273,7 @@ def test_the_same_from_asyncio(bed: Bed, proxy: Proxy) -> None:
     assert bed.standing() == {"queue:default": list(reversed(caught.value.unknown))}
 
 
+@pytest.mark.rule("bulk.atomic")
 def test_of_a_bulk_push_the_earlier_batches_are_confirmed_and_the_later_ones_unsent(bed: Bed, proxy: Proxy) -> None:
     trap = proxy.trap("lose_reply", lambda words, _: pushes(words) and b"[2]" in words[2])
     with pytest.raises(MaybeEnqueued) as caught:

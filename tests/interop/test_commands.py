@@ -69,6 +69,7 @@ def ours(pillion: Pillion) -> Client:
 # --- pushing ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("push.one", "keys.queues", "fields.queue", "fields.enqueued_at", "client.push")
 def test_one_job_is_sadd_then_lpush(server: Server, ours: Client) -> None:
     with monitored(server) as heard:
         ours.push({"args": [1, "é/<>", None, 1.5, {"k": [True]}], "class": "OkJob"})
@@ -78,6 +79,7 @@ def test_one_job_is_sadd_then_lpush(server: Server, ours: Client) -> None:
         ]
 
 
+@pytest.mark.rule("push.later", "keys.schedule", "server.scores", "fields.at", "b9.20")
 def test_one_job_for_later_is_zadd(server: Server, ours: Client) -> None:
     payload = golden("sidekiq-8.1-schedule").replace(b"37965df7cf20c624448f2c79", JID.encode())
     payload = payload.replace(b"1795347718278", b"1795347718276")
@@ -86,6 +88,7 @@ def test_one_job_for_later_is_zadd(server: Server, ours: Client) -> None:
         assert heard() == [[b"ZADD", b"schedule", b"1795347818.2780578", payload]]
 
 
+@pytest.mark.rule("client.in", "fields.at", "b9.19")
 @pytest.mark.parametrize("at", [PUSHED, PUSHED - 1, 0])
 def test_what_is_due_already_is_pushed_at_once(at: float, server: Server, ours: Client) -> None:
     with monitored(server) as heard:
@@ -95,6 +98,7 @@ def test_what_is_due_already_is_pushed_at_once(at: float, server: Server, ours: 
     assert "at" not in json.loads(payload)
 
 
+@pytest.mark.rule("push.bulk")
 def test_a_bulk_push_is_one_sadd_and_one_lpush_per_batch(server: Server, ours: Client) -> None:
     with monitored(server) as heard:
         pushed = ours.push_bulk({"class": "OkJob", "args": [[n] for n in range(5)], "queue": "bulk", "batch_size": 2})
@@ -106,6 +110,7 @@ def test_a_bulk_push_is_one_sadd_and_one_lpush_per_batch(server: Server, ours: C
     assert all(job["created_at"] == job["enqueued_at"] == 1795347718276 for job in jobs)
 
 
+@pytest.mark.rule("push.bulk-later", "fields.enqueued_at", "b9.20")
 def test_a_bulk_push_for_later_is_one_zadd_with_many_members(server: Server, ours: Client) -> None:
     with monitored(server) as heard:
         ours.push_bulk({"class": "OkJob", "args": [[0], [1], [2]], "at": [AT, AT + 1, AT + 2]})
@@ -119,6 +124,7 @@ def test_a_bulk_push_for_later_is_one_zadd_with_many_members(server: Server, our
     assert not any(name in json.loads(member) for member in pairs[1::2] for name in ("at", "enqueued_at"))
 
 
+@pytest.mark.rule("push.bulk-queues", "middleware.client", "b9.9")
 def test_a_bulk_push_whose_middleware_picks_queues_is_one_lpush_per_queue(server: Server, ours: Client) -> None:
     def spread(job_class: object, job: dict[str, Any], queue: str, store: object) -> Iterator[None]:
         job["queue"] = "even" if job["args"][0] % 2 == 0 else "odd"
@@ -141,6 +147,21 @@ def ttl(client: redis.Redis, key: str, limit: int) -> bool:
     return limit - 10 < client.ttl(key) <= limit
 
 
+@pytest.mark.rule(
+    "keys.processes",
+    "keys.process",
+    "keys.work",
+    "keys.workers",
+    "process.identity",
+    "process.thread",
+    "process.work",
+    "process.fields",
+    "process.info",
+    "process.info-old",
+    "process.entry",
+    "time.scores",
+    "b9.54",
+)
 @pytest.mark.parametrize("wire", ["8", "7", "6"])
 def test_a_working_process_is_seen_in_three_keys(wire: str, pillion: Pillion, client: redis.Redis) -> None:
     worker = pillion.work("critical,3", "default,1", wire=wire, heartbeat=0.05, tag="app", concurrency=2)
@@ -201,6 +222,7 @@ def assert_info(info: dict[str, Any], identity: str) -> None:
     }
 
 
+@pytest.mark.rule("process.row", "process.work", "process.fields")
 def test_a_beat_is_sidekiqs_commands(server: Server, pillion: Pillion, client: redis.Redis) -> None:
     """Of an idle worker: take the work down, PING, then the row; with SCARD for the size of the fleet."""
     worker = pillion.work("default", heartbeat=0.05)
@@ -230,6 +252,16 @@ def test_a_beat_is_sidekiqs_commands(server: Server, pillion: Pillion, client: r
 NOON = 1795347748.0  # 2026-11-22 11:42:28 UTC
 
 
+@pytest.mark.rule(
+    "keys.stat",
+    "keys.minutes",
+    "keys.histogram",
+    "process.stats",
+    "metrics.done",
+    "metrics.failed",
+    "metrics.flush",
+    "metrics.order",
+)
 def test_counters_and_metrics_have_sidekiqs_commands_keys_and_ttls(
     server: Server, pillion: Pillion, client: redis.Redis
 ) -> None:

@@ -40,6 +40,7 @@ def test_the_golden_payload_has_the_clients_key_order() -> None:
     assert type(json.loads(GOLDEN)["created_at"]) is float
 
 
+@pytest.mark.rule("fields.least", "keys.queue")
 def test_what_it_pushes_is_run(bare: Bare, pillion: Pillion, client: redis.Redis) -> None:
     pillion.work("default")
     assert bare.call("SADD", "queues", "default") == 1
@@ -74,6 +75,7 @@ def test_it_schedules_by_hand_and_pillion_promotes(bare: Bare, pillion: Pillion,
     assert bare.call("SMEMBERS", "queues") == [b"default"]
 
 
+@pytest.mark.rule("fields.enqueued_at", "fields.unknown", "move.poll-push")
 @pytest.mark.parametrize("wire", ["8", "7", "6"])
 def test_promotion_adds_the_time_and_leaves_every_other_byte(
     wire: str, bare: Bare, pillion: Pillion, client: redis.Redis
@@ -93,6 +95,7 @@ def test_promotion_adds_the_time_and_leaves_every_other_byte(
 FAILING = GOLDEN.replace(b'"HardWorker","args":["bob",5]', b'"Flaky","args":["python",1.0e+20,"\\u00e9\\/"]')
 
 
+@pytest.mark.rule("fields.unknown", "fields.failed_at")
 @pytest.mark.parametrize("wire", ["8", "7", "6"])
 def test_what_fails_is_retried_and_keeps_its_other_bytes(
     wire: str, bare: Bare, pillion: Pillion, client: redis.Redis
@@ -139,6 +142,7 @@ def test_the_same_job_pushed_from_python(bare: Bare, pillion: Pillion, client: r
     assert {name: fields(ours)[name] for name in same} == {name: fields(GOLDEN)[name] for name in same}
 
 
+@pytest.mark.rule("keys.queues", "fields.at")
 def test_a_job_for_in_five_minutes_runs_in_five_minutes(bare: Bare, pillion: Pillion, client: redis.Redis) -> None:
     """One client pushed 200 seconds ago by its clock, the other 301: only the job of the latter is due by now."""
     waiting = app.HardWorker.set(client=pillion.client(clock=Behind(200))).perform_in(300, "not yet", 1)

@@ -40,6 +40,7 @@ JOB = "[_1.jid, _1.klass, _1.args, _1.queue, _1.tags, _1.created_at.to_f]"
 # --- counts and queues ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("keys.stat", "metrics.flush")
 def test_stats_count_what_pillion_did(console: Console, pillion: Pillion, client: redis.Redis) -> None:
     worker = pillion.work("default", wire="6", heartbeat=0.1)
     ours = Client(setup=worker.setup)
@@ -63,6 +64,7 @@ def test_stats_count_what_pillion_did(console: Console, pillion: Pillion, client
     client.lpush("release", "now")
 
 
+@pytest.mark.rule("fields.tags", "keys.queue")
 def test_queue_shows_jobs_oldest_last_with_their_latency(console: Console, pillion: Pillion) -> None:
     ours = pillion.client(wire="6")
     before = time.time()
@@ -77,6 +79,7 @@ def test_queue_shows_jobs_oldest_last_with_their_latency(console: Console, pilli
     assert console("Sidekiq::Queue.all.map(&:name)") == ["default"]
 
 
+@pytest.mark.rule("server.exact")
 def test_ruby_finds_and_deletes_a_queued_job(console: Console, pillion: Pillion, client: redis.Redis) -> None:
     ours = pillion.client(wire="6")
     jids = [app.HardWorker.set(client=ours).perform_async("é/<>\U0001f600", n) for n in range(3)]
@@ -113,6 +116,7 @@ def test_retry_set_shows_the_failure(failed: str, console: Console, client: redi
     assert abs(time.time() - job["failed_at"]) < 60
 
 
+@pytest.mark.rule("backtrace.write", "backtrace.first")
 def test_ruby_reads_our_backtrace(failed: str, console: Console) -> None:
     lines = console("Sidekiq::RetrySet.new.first.error_backtrace")
     line = next(n for n, text in enumerate((HERE / "app.py").read_text().splitlines(), 1) if "raise ValueError" in text)
@@ -132,6 +136,7 @@ def test_ruby_retries_one_of_our_failures_now(
     assert json.loads(again)["retry_count"] == 0
 
 
+@pytest.mark.rule("server.exact")
 def test_ruby_reschedules_in_place(failed: str, console: Console, client: redis.Redis) -> None:
     """It finds the member by writing its JSON anew, so ours has to be what Ruby writes."""
     before, _ = wait_for_member(client, "retry")
@@ -195,6 +200,7 @@ def test_pillion_runs_what_ruby_put_into_a_set_by_itself(
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("keys.process", "process.info-old")
 def test_process_set_shows_our_row(console: Console, pillion: Pillion, client: redis.Redis) -> None:
     worker = pillion.work("critical", "default", wire="6", heartbeat=0.1, tag="shop", labels=["fast"], concurrency=3)
     app.Held.set(client=Client(setup=worker.setup)).perform_async("held")
@@ -222,6 +228,7 @@ def test_process_set_shows_our_row(console: Console, pillion: Pillion, client: r
     assert console("Sidekiq::ProcessSet.new.size") == 0
 
 
+@pytest.mark.rule("keys.workers", "process.thread")
 def test_workers_show_what_runs(console: Console, pillion: Pillion, client: redis.Redis) -> None:
     worker = pillion.work("default", wire="6", heartbeat=0.1)
     job = app.Held.set(client=Client(setup=worker.setup))
@@ -248,6 +255,7 @@ def fresh_sidekiq(ruby: Ruby, server: Server) -> Iterator[Sidekiq]:
     sidekiq.close()
 
 
+@pytest.mark.rule("process.prune")
 def test_a_fleet_of_both_prunes_only_who_is_gone(
     fresh_sidekiq: Sidekiq, console: Console, pillion: Pillion, client: redis.Redis
 ) -> None:
@@ -279,6 +287,7 @@ def process(server: Server, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]
     print((tmp_path / "log").read_text())
 
 
+@pytest.mark.rule("process.signal", "keys.signals")
 def test_ruby_quiets_and_stops_our_process(
     process: subprocess.Popen[bytes], console: Console, pillion: Pillion, client: redis.Redis
 ) -> None:
@@ -303,6 +312,7 @@ def test_ruby_quiets_and_stops_our_process(
     wait_for_runs(client, 1)
 
 
+@pytest.mark.rule("process.signal", "life.embedded")
 def test_an_embedded_worker_cannot_be_stopped_by_ruby(console: Console, pillion: Pillion, client: redis.Redis) -> None:
     worker: Worker = pillion.work("python", heartbeat=0.05)
     wait_until(lambda: console("Sidekiq::ProcessSet.new.size"), what="our row")

@@ -49,6 +49,7 @@ def test_ruby_pushes_in_bulk_and_pillion_runs(console: Console, pillion: Pillion
     assert runs(client, 20) == [("python", jid, row) for jid, row in zip(jids, ROWS, strict=True)]
 
 
+@pytest.mark.rule("time.mixed")
 @WIRES
 def test_pillion_pushes_and_ruby_runs(wire: str, sidekiq: Sidekiq, pillion: Pillion, client: redis.Redis) -> None:
     job = app.HardWorker.set(queue="ruby", client=pillion.client(wire=wire))
@@ -96,6 +97,7 @@ def test_rubys_poller_promotes_what_pillion_scheduled(
     assert runs(client, 1) == [("python", jid, ["later", 1])]
 
 
+@pytest.mark.rule("move.poll-push", "server.exact")
 @WIRES
 def test_pillions_poller_promotes_what_ruby_scheduled(
     wire: str, sidekiq: Sidekiq, console: Console, pillion: Pillion, client: redis.Redis
@@ -117,6 +119,7 @@ def test_pillions_poller_promotes_what_ruby_scheduled(
 # --- retrying ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("fields.retry_queue")
 @WIRES
 def test_pillion_retries_what_failed_in_ruby(
     wire: str, sidekiq: Sidekiq, console: Console, pillion: Pillion, client: redis.Redis
@@ -154,6 +157,7 @@ def test_ruby_retries_what_failed_in_pillion(
     assert client.zcard("dead") == 0
 
 
+@pytest.mark.rule("fields.failed_at", "retry.delay")
 @WIRES
 @pytest.mark.parametrize("first", ["ruby", "python"])
 def test_a_job_that_fails_on_both_sides_counts_on_and_dies_where_its_retries_end(
@@ -221,6 +225,7 @@ def test_both_consume_one_queue_and_each_job_runs_once(
     assert {run["side"] for run in ledger(client)} == {"ruby", "python"}
 
 
+@pytest.mark.rule("move.requeue")
 def test_ruby_runs_what_pillion_had_to_give_back(sidekiq: Sidekiq, pillion: Pillion, client: redis.Redis) -> None:
     worker = pillion.work("python", wire="7")
     jid = app.Held.set(queue="python", client=Client(setup=worker.setup)).perform_async("held")

@@ -71,6 +71,7 @@ def test_a_fit_server_passes_every_check(server: Server) -> None:
     assert checks.insist(found.values()) == []
 
 
+@pytest.mark.rule("server.eviction", instead=True)
 @pytest.mark.parametrize(("environment", "ok"), [("development", None), ("staging", None), ("production", False)])
 def test_eviction_warns_in_development_and_refuses_in_production(
     new_server: NewServer, environment: str, ok: bool | None
@@ -93,6 +94,7 @@ def test_a_replica_is_refused_and_its_primary_named(server: Server, new_server: 
         checks.insist([check])
 
 
+@pytest.mark.rule("server.cluster", instead=True)
 @pytest.mark.parametrize(
     ("prefix", "ok"), [("", False), ("app:", False), ("{}", False), ("{s0}", True), ("x{s}:", True)]
 )
@@ -102,6 +104,8 @@ def test_a_cluster_node_needs_a_hash_tag(new_server: NewServer, prefix: str, ok:
     assert ok or 'redis.prefix = "{pillion}"' in check.cure
 
 
+@pytest.mark.rule("server.floor")
+@pytest.mark.rule("server.forks", instead=True)
 @pytest.mark.parametrize(
     ("info", "ok", "detail"),
     [

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ from pillion.store import ops
 from pillion.store.connection import AsyncStore, Session, Store
 from pillion.store.ops import Owner, Parcel, Want, command
 from tests.conftest import NewServer
-from tests.servers import Server
-from tests.store.conftest import Colour, Face, NewFace
+from tests.servers import Kind, Server
+from tests.store.conftest import Face, NewFace
 from tests.store.relay import Relay
 from tests.waiting import wait_until
 
@@ -69,6 +70,7 @@ class Watcher:
 # --- refused: sent again once -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("server.transient")
 def test_a_primary_that_became_a_replica_refuses_and_the_new_one_takes_the_job(
     new_face: NewFace, relay: Relay, own_server: Server, new_server: NewServer
 ) -> None:
@@ -96,6 +98,7 @@ def test_a_replica_that_stays_one_refuses_twice_and_no_more(own_face: Face, own_
     assert own_face.push(JOB)
 
 
+@pytest.mark.rule("server.transient")
 @pytest.mark.parametrize("once", [False, True])
 def test_a_server_without_its_replicas_is_asked_a_second_time(
     new_face: NewFace, relay: Relay, own_server: Server, once: bool
@@ -113,11 +116,11 @@ def test_a_server_without_its_replicas_is_asked_a_second_time(
 
 
 def test_a_server_that_loads_its_file_refuses_and_loses_nothing(new_face: NewFace, new_server: NewServer) -> None:
-    options = ("--loading-process-events-interval-bytes", "1024", "--key-load-delay", "100000")
+    options = ("--loading-process-events-interval-bytes", "1024", "--key-load-delay", "50000")
     server = new_server(*options, aof=None)
     face = new_face(server.url)
     client = server.client()
-    for n in range(15):
+    for n in range(25):  # each is a moment in which the loading server looks at its clients
         client.set(f"filler{n}", os.urandom(2_000))
     client.save()
     server.kill()
@@ -140,15 +143,31 @@ def loading(server: Server) -> bool:
         return False
 
 
-@pytest.fixture
-def half_a_cluster(new_server: NewServer) -> Server:
+@pytest.fixture(scope="module")
+def cluster_node(kind: Kind) -> Iterator[Server]:
     """A cluster node that serves every slot but that of `queue:b`, and takes what it can."""
-    server = new_server("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
-    client = server.client()
-    missing = int(client.execute_command("CLUSTER", "KEYSLOT", "queue:b"))
-    client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, missing - 1, missing + 1, 16_383)
-    wait_until(lambda: takes_writes(client), what="the cluster node to take writes")
-    return server
+    server = Server(kind)
+    try:
+        server.start("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+        client, hole = server.client(), slot_of_b(server)
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, hole - 1, hole + 1, 16_383)
+        wait_until(lambda: takes_writes(client), what="the cluster node to take writes")
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def half_a_cluster(cluster_node: Server) -> Iterator[Server]:
+    """That node, empty."""
+    cluster_node.reset()
+    yield cluster_node
+    cluster_node.client().execute_command("CLUSTER", "DELSLOTS", slot_of_b(cluster_node))
+    cluster_node.close_clients()
+
+
+def slot_of_b(server: Server) -> int:
+    return int(server.client().execute_command("CLUSTER", "KEYSLOT", "queue:b"))
 
 
 def takes_writes(client: redis.Redis) -> bool:
@@ -158,7 +177,7 @@ def takes_writes(client: redis.Redis) -> bool:
         return False
 
 
-def test_only_what_was_refused_is_sent_again(colour: Colour, new_face: NewFace, half_a_cluster: Server) -> None:
+def test_only_what_was_refused_is_sent_again(new_face: NewFace, half_a_cluster: Server) -> None:
     relay, admin = Relay(str(half_a_cluster.socket_path)), half_a_cluster.client()
     face = new_face(relay.url)
 
@@ -174,8 +193,7 @@ def test_only_what_was_refused_is_sent_again(colour: Colour, new_face: NewFace, 
     assert relay.names() == ["SADD", "LPUSH", "LPUSH", "LPUSH", "LPUSH"]
     assert [queued(half_a_cluster, name) for name in "ac"] == [1, 1]
 
-    slot = int(admin.execute_command("CLUSTER", "KEYSLOT", "queue:b"))
-    relay.met = lambda number: admin.execute_command("CLUSTER", "ADDSLOTS", slot)
+    relay.met = lambda number: admin.execute_command("CLUSTER", "ADDSLOTS", slot_of_b(half_a_cluster))
     assert len(face.push_bulk(item)) == 3
     assert [queued(half_a_cluster, name) for name in "abc"] == [2, 1, 2]
     with pytest.raises(Refused, match=r"CROSSSLOT .*redis.prefix = '\{pillion\}'"):
@@ -212,6 +230,7 @@ def test_a_refusal_whose_second_reply_is_lost_is_in_doubt(new_face: NewFace, rel
 # --- scripts ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("move.noscript")
 def test_a_script_that_the_server_forgot_is_sent_in_full(own_face: Face, own_server: Server) -> None:
     for _ in range(2):
         own_server.client().script_flush()
@@ -260,6 +279,7 @@ def hears(session: Session, key: bytes) -> bool:
 # --- lost -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("client.resend", instead=True)
 def test_a_read_is_asked_again_and_a_push_is_not(new_face: NewFace, relay: Relay) -> None:
     face = new_face(relay.url)
     face.push(JOB)
@@ -346,6 +366,7 @@ def small(server: Server, **options: Any) -> RedisSettings:
     return RedisSettings(url=server.url, **{"pool_size": 1, "checkout_timeout": 0.05, **options})
 
 
+@pytest.mark.rule("client.pool")
 def test_threads_wait_for_a_connection_and_then_are_told(server: Server) -> None:
     store, watcher = Store(small(server)), Watcher(server)
     with ThreadPoolExecutor(1) as pool:
@@ -444,22 +465,26 @@ def test_the_first_push_waits_for_the_client_blocks_of_another_thread(server: Se
 # --- asyncio ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_cancelled_push_closes_its_connection_and_mixes_no_replies(own_server: Server) -> None:
+def test_a_cancelled_push_closes_its_connection_and_mixes_no_replies(relay: Relay, own_server: Server) -> None:
+    def asked() -> bool:
+        return b"cancelled" in relay.asked[-1]
+
     async def main() -> None:
-        store = AsyncStore(small(own_server, timeout=5.0, checkout_timeout=5.0))
+        store = AsyncStore(RedisSettings(url=relay.url, pool_size=1, checkout_timeout=PATIENCE))
         before = await store.run(WHO)
-        own_server.pause()
+        relay.gather = 99
         push = asyncio.create_task(store.run(command("ECHO", "cancelled")))
+        await asyncio.to_thread(wait_until, asked, what="the push to leave")
         waiting = asyncio.create_task(store.run(command("ECHO", "next")))
-        await asyncio.sleep(0.05)
+        relay.gather = 0
         push.cancel()
         with pytest.raises(asyncio.CancelledError):
             await push
-        own_server.resume()
         assert await waiting == b"next"
         assert await store.run(WHO) != before
-        assert before not in await asyncio.to_thread(Watcher(own_server).ids)
+        await asyncio.to_thread(wait_until, lambda: before not in watcher.ids(), what="it to be closed")
 
+    watcher = Watcher(own_server)
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
@@ -510,6 +535,10 @@ def test_many_tasks_of_which_some_are_cancelled_get_their_own_answers(server: Se
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE))
 
 
+def none_of(gone: set[int], watcher: Watcher) -> bool:
+    return not gone & watcher.ids()
+
+
 def test_each_event_loop_has_connections_of_its_own_and_closes_them(server: Server) -> None:
     store, watcher = AsyncStore(RedisSettings(url=server.url)), Watcher(server)
 
@@ -521,7 +550,7 @@ def test_each_event_loop_has_connections_of_its_own_and_closes_them(server: Serv
         found = asyncio.run(several())
         assert not found & seen
         seen |= found
-        wait_until(lambda: not seen & watcher.ids(), what="the connections of an ended loop to be closed")
+        wait_until(partial(none_of, seen, watcher), what="the connections of an ended loop to be closed")
     assert len(store._pools) == 1
 
 

@@ -67,6 +67,7 @@ def nothing_stands(server: Server) -> bool:
 # --- one job ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("fields.jid", "b9.3", "b9.4")
 def test_a_job_stands_in_its_queue_as_sidekiq_would_have_written_it(still: Face, server: Server) -> None:
     jid = still.push({**JOB, "queue": "mail", "retry": 3})
     assert jid is not None
@@ -80,6 +81,7 @@ def test_a_job_stands_in_its_queue_as_sidekiq_would_have_written_it(still: Face,
     )
 
 
+@pytest.mark.rule("keys.queue", "push.bulk")
 def test_jobs_of_one_queue_are_taken_in_the_order_of_their_pushes(face: Face, server: Server) -> None:
     jids = [face.push({"class": "Job", "args": [n]}) for n in range(3)]
     jids += face.push_bulk({"class": "Job", "args": [[n] for n in range(3, 6)]})
@@ -87,6 +89,7 @@ def test_jobs_of_one_queue_are_taken_in_the_order_of_their_pushes(face: Face, se
     assert [job["args"] for job in standing(server)] == [[n] for n in range(6)]
 
 
+@pytest.mark.rule("push.one")
 def test_a_push_is_one_round_trip(new_face: NewFace, relay: Relay) -> None:
     face = new_face({"url": relay.url, "timeout": 2.0})
     face.push(JOB)
@@ -96,6 +99,7 @@ def test_a_push_is_one_round_trip(new_face: NewFace, relay: Relay) -> None:
     assert relay.names() == ["SADD", "LPUSH"]
 
 
+@pytest.mark.rule("push.bulk", "push.bulk-later")
 def test_a_bulk_push_is_one_round_trip_per_batch(new_face: NewFace, relay: Relay, own_server: Server) -> None:
     face = new_face(relay.url)
     face.push_bulk({"class": "Job", "args": [[n] for n in range(5)], "batch_size": 2})
@@ -106,6 +110,7 @@ def test_a_bulk_push_is_one_round_trip_per_batch(new_face: NewFace, relay: Relay
     assert relay.names() == ["ZADD"]
 
 
+@pytest.mark.rule("push.later", "keys.queues", "b9.20")
 @pytest.mark.parametrize("given", [{"at": NOW + 60}, {"at": 2_000_000_000}])
 def test_a_job_for_later_goes_to_the_schedule(still: Face, server: Server, given: dict[str, Any]) -> None:
     jid = still.push({**JOB, **given})
@@ -116,6 +121,7 @@ def test_a_job_for_later_goes_to_the_schedule(still: Face, server: Server, given
     assert server.client().keys("*") == [b"schedule"]
 
 
+@pytest.mark.rule("client.in", "b9.19")
 @pytest.mark.parametrize("at", [NOW, NOW - 60, 0, -5])
 def test_a_time_that_has_come_means_now(still: Face, server: Server, at: float) -> None:
     still.push({**JOB, "at": at})
@@ -125,6 +131,7 @@ def test_a_time_that_has_come_means_now(still: Face, server: Server, at: float) 
     assert due(server) == []
 
 
+@pytest.mark.rule("fields.created_at", "fields.unknown", "b9.3", "b9.4")
 def test_what_the_caller_gave_is_kept(face: Face, server: Server) -> None:
     assert face.push({**JOB, "jid": "abc", "created_at": 17, "tags": ["a"], "mine": {"b": [1]}}) == "abc"
     [job] = standing(server)
@@ -136,6 +143,7 @@ def test_what_the_caller_gave_is_kept(face: Face, server: Server) -> None:
     }
 
 
+@pytest.mark.rule("check.mapping", "check.args", "check.at", "check.queue", "b9.1", "b9.2")
 @pytest.mark.parametrize(
     ("item", "words"),
     [
@@ -157,6 +165,7 @@ def test_a_malformed_job_is_refused_before_anything_is_sent(face: Face, server: 
     assert nothing_stands(server)
 
 
+@pytest.mark.rule("b9.5")
 def test_retry_for_takes_a_duration(face: Face, server: Server) -> None:
     import datetime as dt
 
@@ -164,6 +173,7 @@ def test_retry_for_takes_a_duration(face: Face, server: Server) -> None:
     assert standing(server)[0]["retry_for"] == 172_800
 
 
+@pytest.mark.rule("server.prefix", instead=True)
 def test_a_prefix_moves_everything(new_face: NewFace, server: Server) -> None:
     face = new_face({"url": server.url, "prefix": "{s0}"})
     face.push(JOB)
@@ -174,6 +184,8 @@ def test_a_prefix_moves_everything(new_face: NewFace, server: Server) -> None:
 # --- bulk -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("bulk.result")
+@pytest.mark.rule("b9.10", instead=True)
 def test_a_thousand_and_one_jobs(face: Face, server: Server) -> None:
     rows = [[n] for n in range(1_001)]
     jids = face.push_bulk({"class": "Job", "args": rows})
@@ -183,6 +195,8 @@ def test_a_thousand_and_one_jobs(face: Face, server: Server) -> None:
     assert [job["args"] for job in jobs] == rows
 
 
+@pytest.mark.rule("bulk.size")
+@pytest.mark.rule("b9.10", instead=True)
 def test_a_lazy_iterable_is_read_batch_by_batch_and_counted(face: Face, server: Server) -> None:
     seen: list[int] = []
 
@@ -197,12 +211,15 @@ def test_a_lazy_iterable_is_read_batch_by_batch_and_counted(face: Face, server: 
     assert [job["args"] for job in standing(server)] == [[n] for n in range(1_001)]
 
 
+@pytest.mark.rule("bulk.result", "b9.17")
 def test_without_rows_nothing_is_pushed(face: Face, server: Server) -> None:
     assert face.push_bulk({"class": "Job", "args": []}) == []
     assert face.push_bulk({"class": "Job", "args": iter(())}) == 0
     assert nothing_stands(server)
 
 
+@pytest.mark.rule("b9.16")
+@pytest.mark.rule("bulk.jid", instead=True)
 def test_an_explicit_jid_is_for_one_job(face: Face, server: Server) -> None:
     assert face.push_bulk({"class": "Job", "args": [[1]], "jid": "mine"}) == ["mine"]
     with pytest.raises(PayloadError, match="no explicit jid in a bulk push of 2 jobs"):
@@ -212,6 +229,7 @@ def test_an_explicit_jid_is_for_one_job(face: Face, server: Server) -> None:
     assert [job["jid"] for job in standing(server)] == ["mine"]
 
 
+@pytest.mark.rule("bulk.at", "bulk.size", "b9.15")
 def test_each_job_keeps_its_own_time_over_batches(still: Face, server: Server) -> None:
     times = [NOW + 50 - 10 * n for n in range(4)] + [NOW - 5]
     jids = still.push_bulk({"class": "Job", "args": [[n] for n in range(5)], "at": times, "batch_size": 2})
@@ -222,11 +240,13 @@ def test_each_job_keeps_its_own_time_over_batches(still: Face, server: Server) -
     assert not any({"at", "enqueued_at"} & job.keys() for _, job in due(server))
 
 
+@pytest.mark.rule("bulk.at")
 def test_one_time_is_for_all_jobs(still: Face, server: Server) -> None:
     still.push_bulk({"class": "Job", "args": iter([[1], [2]]), "at": NOW + 60})
     assert [score for score, _ in due(server)] == [NOW + 60] * 2
 
 
+@pytest.mark.rule("bulk.spread", "b9.14")
 def test_a_bulk_push_can_be_spread(still: Face, server: Server) -> None:
     still.push_bulk({"class": "Job", "args": [[n] for n in range(40)], "spread_interval": 10})
     times = [score for score, _ in due(server)]
@@ -238,6 +258,7 @@ def test_a_bulk_push_can_be_spread(still: Face, server: Server) -> None:
     assert NOW + 4 < due(server)[-1][0] <= NOW + 5  # over five seconds at least
 
 
+@pytest.mark.rule("bulk.rows", "bulk.at", "bulk.spread", "b9.11", "b9.12", "b9.13")
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -270,6 +291,7 @@ def test_a_malformed_bulk_push_sends_nothing(face: Face, server: Server, given: 
     assert nothing_stands(server)
 
 
+@pytest.mark.rule("bulk.atomic")
 def test_a_bad_row_in_a_later_batch_tells_what_went_before_it(face: Face, server: Server) -> None:
     rows: list[Any] = [[1], [2], [3], "x"]
     with pytest.raises(PartlyEnqueued, match=r"^2 jobs are enqueued, 0 are not.*list of lists, got str") as caught:
@@ -302,6 +324,7 @@ def by_number(job_class: Any, job: dict[str, Any], queue: str, pool: Any) -> Ite
     yield
 
 
+@pytest.mark.rule("client.async", "bulk.result", "bulk.own", "middleware.stop", "b9.8")
 def test_middleware_stops_single_jobs_and_jobs_of_a_bulk(face: Face, server: Server) -> None:
     face.setup.client_middleware.add(only_odd)
     assert face.push({"class": "Job", "args": [2]}) is None
@@ -312,6 +335,7 @@ def test_middleware_stops_single_jobs_and_jobs_of_a_bulk(face: Face, server: Ser
     assert face.push_bulk({"class": "Job", "args": [[2], [4]]}) == [None, None]
 
 
+@pytest.mark.rule("push.bulk-queues", "middleware.client", "b9.9")
 def test_middleware_may_change_the_queue_of_each_job(face: Face, server: Server) -> None:
     face.setup.client_middleware.add(by_number)
     face.push({"class": "Job", "args": [2]})
@@ -343,6 +367,7 @@ def test_middleware_that_changes_a_job_in_place_changes_no_other(new_face: NewFa
     assert face.setup.config.default_job_options["deep"] == {"list": []}
 
 
+@pytest.mark.rule("check.after-middleware")
 def test_what_middleware_leaves_is_checked_again(face: Face, server: Server) -> None:
     def spoil(job_class: Any, job: dict[str, Any], queue: str, pool: Any) -> Iterator[None]:
         job["args"] = [object()]
@@ -354,6 +379,7 @@ def test_what_middleware_leaves_is_checked_again(face: Face, server: Server) -> 
     assert nothing_stands(server)
 
 
+@pytest.mark.rule("client.async", "client.in", "client.set", "b9.19", "b9.21")
 def test_a_job_class_and_its_setter_push_through_a_client(face: Face, server: Server) -> None:
     class Pushed(pillion.Job, queue="low", tags=["x"], name="Pushed::Job"):
         def perform(self, n: int) -> None: ...

@@ -122,6 +122,8 @@ def test_an_owner_name_is_taken_once_and_never_again_after_fencing(bench: Bench)
     assert not bench.join()
 
 
+@pytest.mark.rule("keys.queue")
+@pytest.mark.rule("move.fetch", instead=True)
 def test_claims_leave_the_queue_oldest_first_into_slots_of_their_own(bench: Bench) -> None:
     bench.join(concurrency=7)
     bench.push("q", "a", "b", "c")
@@ -138,6 +140,7 @@ def test_a_step_renews_the_lease_by_the_servers_clock(bench: Bench) -> None:
     assert bench.redis.zscore(bench.keys.lease, NAME) == NOW * 1000 + LEASE_MS
 
 
+@pytest.mark.rule("keys.retry", "keys.dead", "move.retry", "run.ack")
 @pytest.mark.parametrize(
     ("outcome", "key", "member", "score"),
     [
@@ -157,6 +160,7 @@ def test_an_outcome_stands_in_its_place_and_the_claim_is_gone(
     assert not bench.redis.exists(bench.keys.slot(NAME, 1))
 
 
+@pytest.mark.rule("run.ack")
 @pytest.mark.parametrize("outcome", [Done(), Discard("not needed")])
 def test_done_and_discard_leave_nothing(bench: Bench, outcome: Outcome) -> None:
     bench.join()
@@ -166,6 +170,7 @@ def test_done_and_discard_leave_nothing(bench: Bench, outcome: Outcome) -> None:
     assert not bench.redis.exists("retry", "dead", "schedule", "queue:q")
 
 
+@pytest.mark.rule("move.requeue", "b9.52")
 def test_requeued_claims_are_the_next_to_run_in_their_old_order(bench: Bench) -> None:
     bench.join()
     claims = bench.claim("a", "b", "c")
@@ -192,6 +197,7 @@ def test_done_claims_and_a_missed_one_in_one_step(bench: Bench) -> None:
     assert set(bench.index()) == {b"g", b"c"}
 
 
+@pytest.mark.rule("keys.dead", "move.dead", "b9.37")
 def test_the_dead_set_is_trimmed_by_age_and_count(bench: Bench) -> None:
     bench.join()
     bench.redis.zadd("dead", {"ancient": NOW - 1_001, **{f"d{i}": NOW - 500 + i for i in range(150)}})
@@ -202,6 +208,8 @@ def test_the_dead_set_is_trimmed_by_age_and_count(bench: Bench) -> None:
     assert bench.redis.zscore("dead", "ancient") is None
 
 
+@pytest.mark.rule("keys.paused")
+@pytest.mark.rule("feature.pause", instead=True)
 def test_a_paused_queue_is_skipped_from_the_next_step_on(bench: Bench) -> None:
     bench.join()
     bench.push("q", "a")
@@ -222,6 +230,7 @@ def test_a_queue_of_the_wrong_type_is_reported_and_holds_nothing_up(bench: Bench
     assert "WRONGTYPE" in stepped.errors[0][1]
 
 
+@pytest.mark.rule("run.unacked", instead=True)
 def test_a_destination_of_the_wrong_type_keeps_the_claim(bench: Bench) -> None:
     bench.join()
     first, second = bench.claim("a", "b")
@@ -317,6 +326,7 @@ def test_leaving_needs_empty_hands(bench: Bench) -> None:
     assert not bench.redis.exists(bench.keys.index(NAME))
 
 
+@pytest.mark.rule("feature.pause", instead=True)
 def test_an_idle_session_hears_a_push_and_an_unpause_but_not_its_own_lease(bench: Bench) -> None:
     bench.join()
     session = bench.store.session()

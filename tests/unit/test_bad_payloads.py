@@ -133,6 +133,7 @@ RUN = [
 ]
 
 
+@pytest.mark.rule("server.numbers")
 @pytest.mark.parametrize(("args", "expected"), [pytest.param(*row[1:], id=row[0]) for row in RUN])
 def test_odd_but_sound_arguments_run_and_survive_a_splice(args: bytes, expected: list[Any]) -> None:
     raw = job(args)

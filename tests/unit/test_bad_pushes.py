@@ -84,6 +84,7 @@ REJECTED = [
 ]
 
 
+@pytest.mark.rule("check.exact", "b9.6")
 @pytest.mark.parametrize(("value", "found", "cure"), REJECTED, ids=[row[1] for row in REJECTED])
 def test_an_argument_that_is_not_plain_json_is_refused_with_its_path_and_a_cure(
     value: object, found: str, cure: str
@@ -102,6 +103,7 @@ def test_an_argument_that_is_not_plain_json_is_refused_with_its_path_and_a_cure(
         assert cure in sentence
 
 
+@pytest.mark.rule("check.exact", "b9.6")
 @pytest.mark.parametrize(
     ("key", "shown"),
     [(1, "an int (1)"), (None, "None"), ((1,), "a tuple"), (True, "a bool (True)"), (Text("k"), "a Text")],
@@ -112,6 +114,7 @@ def test_keys_must_be_text(key: object, shown: str) -> None:
     assert f"got {shown}; use str(key)" in str(caught.value)
 
 
+@pytest.mark.rule("b9.7")
 @pytest.mark.parametrize("value", ["x", 5, -(10**4299) + 1, 10**4299 - 1, 1.5, -0.0, True, None, [], {}, [{"a": [1]}]])
 def test_plain_json_is_accepted(value: object) -> None:
     check_args([value], "A")
@@ -157,6 +160,8 @@ def test_queue_names(name: str) -> None:
     check_queue(name)
 
 
+@pytest.mark.rule("check.queue", "b9.2")
+@pytest.mark.rule("check.queue-name", instead=True)
 @pytest.mark.parametrize(
     "name",
     [
@@ -236,6 +241,17 @@ MALFORMED: list[tuple[dict[Any, Any], str]] = [
 ]
 
 
+@pytest.mark.rule(
+    "check.args",
+    "check.class",
+    "check.at",
+    "check.tags",
+    "check.retry_for",
+    "check.queue",
+    "check.keys",
+    "b9.2",
+    "b9.5",
+)
 @pytest.mark.parametrize(
     ("fields", "says"), MALFORMED, ids=[f"{row[0]!r:.40}" if "huge" not in row[1] else "huge at" for row in MALFORMED]
 )
@@ -244,12 +260,14 @@ def test_a_malformed_push_is_refused_before_anything_is_sent(fields: dict[str, A
         normalise({**ITEM, **fields}, options={}, config=Config())
 
 
+@pytest.mark.rule("check.mapping", "b9.1")
 @pytest.mark.parametrize("item", [{}, {"class": "A"}, {"args": []}, [], None, "A", 5])
 def test_only_a_mapping_with_class_and_args_is_a_job(item: Any) -> None:
     with pytest.raises(PayloadError, match="expected a mapping with `class` and `args`"):
         normalise(item, options={}, config=Config())
 
 
+@pytest.mark.rule("check.wrapped", "b9.6")
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -270,6 +288,7 @@ def test_what_middleware_spoilt_is_refused(fields: dict[str, Any], says: str) ->
         verify({**payload, **fields}, Config())
 
 
+@pytest.mark.rule("check.strict")
 def test_strict_args_can_warn_or_be_off_but_the_encoder_still_refuses_what_json_cannot_hold() -> None:
     payload = normalise({"class": "A", "args": [(1, NOON)]}, options={}, config=Config())
     with pytest.raises(PayloadError):
@@ -282,6 +301,7 @@ def test_strict_args_can_warn_or_be_off_but_the_encoder_still_refuses_what_json_
         encode({**payload, "args": [(NOON, Account(), b"x")]})
 
 
+@pytest.mark.rule("server.nan")
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(
     "around", [lambda x: x, lambda x: [x], lambda x: {"a": [None, x]}, lambda x: (x,), lambda x: {x}]

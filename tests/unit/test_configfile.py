@@ -29,6 +29,7 @@ threads = 2
 """
 
 
+@pytest.mark.rule("life.capsule")
 def test_capsules_by_name_in_toml(tmp_path: Path) -> None:
     file = write(tmp_path / "p.toml", CAPSULES_TOML)
     resolved = resolve(flags={}, code={}, env={}, cwd=tmp_path, file=file)
@@ -105,6 +106,8 @@ staging:
 """
 
 
+@pytest.mark.rule("config.yaml")
+@pytest.mark.rule("b9.58", instead=True)
 @pytest.mark.parametrize(
     ("environment", "concurrency", "queues", "line"),
     [
@@ -126,6 +129,7 @@ def test_a_sidekiq_yml(by: str, environment: str, concurrency: int, queues: obje
     assert resolved.sources["concurrency"] == f"sidekiq.yml:{line}"
 
 
+@pytest.mark.rule("config.erb", instead=True)
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -158,6 +162,7 @@ def test_a_missing_yaml_reader_is_named_with_its_extra(tmp_path: Path, monkeypat
         resolve(flags={}, code={}, env={}, cwd=tmp_path, file=file)
 
 
+@pytest.mark.rule("config.missing")
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [

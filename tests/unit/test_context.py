@@ -155,6 +155,7 @@ def test_what_is_not_set_does_not_travel() -> None:
     in_fresh_context(pushing)
 
 
+@pytest.mark.rule("context.again")
 def test_a_retry_keeps_what_its_first_push_carried() -> None:
     def promoting() -> None:
         tenant.set(2)
@@ -166,6 +167,7 @@ def test_a_retry_keeps_what_its_first_push_carried() -> None:
     in_fresh_context(promoting)
 
 
+@pytest.mark.rule("context.values", instead=True)
 @pytest.mark.parametrize(
     "value",
     [object(), datetime.now(UTC), (1,), {1: 2}, {"a": {2}}, float("nan"), b"a"],
@@ -182,6 +184,7 @@ def test_only_plain_json_travels_and_the_error_names_the_variable(value: Any) ->
     in_fresh_context(pushing)
 
 
+@pytest.mark.rule("context.unknown")
 @pytest.mark.parametrize("ctx", [None, [], "x", 5, {"other": 1}, {}])
 def test_a_strange_ctx_is_passed_over(ctx: Any) -> None:
     carrier = Carrier([tenant])

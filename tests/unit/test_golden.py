@@ -103,6 +103,7 @@ PUSHES = [
 ]
 
 
+@pytest.mark.rule("server.json", "fields.order", "time.mixed")
 @pytest.mark.parametrize(
     ("name", "item", "options", "jid", "wire", "now", "queued"), PUSHES, ids=[str(row[0]) for row in PUSHES]
 )
@@ -139,6 +140,7 @@ FAILURES = [
 ]
 
 
+@pytest.mark.rule("move.retry")
 @pytest.mark.parametrize(("before", "after", "wire", "error", "now"), FAILURES, ids=[str(row[1]) for row in FAILURES])
 def test_a_failure_writes_these_bytes(before: str, after: str, wire: Wire, error: Exception | str, now: float) -> None:
     raw = golden(before)
@@ -176,6 +178,7 @@ def test_every_golden_payload_is_read_and_survives_a_splice(name: str) -> None:
         assert seconds is None if key not in job else seconds is not None and PUSHED <= seconds < PUSHED + 60
 
 
+@pytest.mark.rule("server.numbers", "backtrace.read")
 def test_values_of_other_writers_are_read_as_they_were_meant() -> None:
     assert decode(golden("sidekiq-6.4-push"))["args"] == [1, "é/<>", None, 1.5, 1e20, {"k": [True]}]
     assert decode(golden("mruby-push"))["args"] == ["bob", 5]

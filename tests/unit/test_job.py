@@ -105,6 +105,7 @@ def worker(client: Recorder) -> Setter[..., Any]:
 # Defining
 
 
+@pytest.mark.rule("client.inherit")
 def test_options_are_inherited_and_the_nearest_wins() -> None:
     class Base(Job, queue="base", retry=1, tags=["base"], customer={"id": 1}): ...
 
@@ -360,6 +361,7 @@ class Level(StrEnum):
     HIGH = "high"
 
 
+@pytest.mark.rule("fields.merge", "fields.tags", "fields.unknown")
 @pytest.mark.parametrize(
     ("name", "value", "stored"),
     [
@@ -392,6 +394,7 @@ def test_options_reach_the_payload_in_their_json_form(name: str, value: Any, sto
     assert type(client.fields[name]) is type(stored)
 
 
+@pytest.mark.rule("fields.pool", "fields.sync", instead=True)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -500,6 +503,7 @@ def positional_only(a: Any, b: Any = "B", /, c: Any = "C") -> Any:
     return a, b, c
 
 
+@pytest.mark.rule("fields.args")
 @pytest.mark.parametrize(
     ("function", "args", "kwargs", "bound"),
     [
@@ -684,7 +688,7 @@ async def within(twin: Awaitable[Any]) -> Any:
 
 
 def test_classes_functions_and_setters_have_the_same_verbs_with_the_same_parameters() -> None:
-    names = {"set", *VERBS, *(f"a{verb}" for verb in VERBS)}
+    names = {"set", "perform_sync", "aperform_sync", *VERBS, *(f"a{verb}" for verb in VERBS)}
     for thing in (Job, Setter, FunctionJob):
         assert {name for name in dir(thing) if "perform_" in name or name == "set"} == names
     for name in names:
@@ -700,6 +704,7 @@ def test_job_itself_cannot_be_pushed() -> None:
         Job.perform_async()
 
 
+@pytest.mark.rule("fields.pool", "client.via", instead=True)
 def test_transport_never_reaches_the_payload(worker: Any, client: Recorder) -> None:
     other = Recorder()
     worker.set(once=True, durability="replicated", client=other).perform_async("a")
@@ -710,6 +715,7 @@ def test_transport_never_reaches_the_payload(worker: Any, client: Recorder) -> N
     assert client.calls == [("push_bulk", {"class": worker.definition, "args": [["a"]]}, {"once": True})]
 
 
+@pytest.mark.rule("client.set")
 def test_a_setter_is_immutable_and_can_be_used_again(worker: Any, client: Recorder) -> None:
     critical = worker.set(queue="critical", tags=["b"])
     critical.set(queue="low", customer=1).perform_async("a")
@@ -720,6 +726,7 @@ def test_a_setter_is_immutable_and_can_be_used_again(worker: Any, client: Record
         assert "jid" not in client.item
 
 
+@pytest.mark.rule("client.sticky", instead=True)
 def test_wait_counts_from_each_push_and_never_sticks_to_other_verbs(client: Recorder) -> None:
     class MovingClock(StoppedClock):
         time = NOW
@@ -748,6 +755,7 @@ def test_wait_counts_from_each_push_and_never_sticks_to_other_verbs(client: Reco
     assert client.item["at"] == NOW + 1_060
 
 
+@pytest.mark.rule("client.wait")
 def test_the_last_of_wait_and_wait_until_counts(worker: Any, client: Recorder) -> None:
     worker.set(wait=60).set(wait_until=NOW + 5).perform_async("a")
     assert client.item["at"] == NOW + 5
@@ -764,6 +772,7 @@ def test_the_last_of_wait_and_wait_until_counts(worker: Any, client: Recorder) -
 NAIVE = datetime(2027, 1, 15, 8, 0)  # noqa: DTZ001 - this is the mistake
 
 
+@pytest.mark.rule("client.in", "b9.19")
 @pytest.mark.parametrize(
     ("interval", "at"),
     [
@@ -797,6 +806,7 @@ def test_perform_in_and_wait(interval: Any, at: Any, worker: Any, client: Record
     check_time(lambda: worker.set(wait=interval).perform_async("a"), at, client)
 
 
+@pytest.mark.rule("client.at", "bulk.at-scalar", instead=True)
 @pytest.mark.parametrize(
     ("when", "at"),
     [
@@ -840,6 +850,7 @@ def check_time(push: Callable[[], Any], at: Any, client: Recorder) -> None:
         assert type(client.item.get("at")) is (float if at else type(None))
 
 
+@pytest.mark.rule("client.at", instead=True)
 def test_the_errors_about_times_teach(worker: Any) -> None:
     with pytest.raises(PayloadError, match=r"time zone, got the naive .*datetime.now\(UTC\)"):
         worker.perform_at(NAIVE, "a")
@@ -862,6 +873,7 @@ def test_a_wrong_wait_fails_where_it_is_set(worker: Any) -> None:
 # Bulk
 
 
+@pytest.mark.rule("bulk.rows")
 def test_a_collection_is_bound_before_anything_is_pushed(worker: Any, client: Recorder) -> None:
     with pytest.raises(ArgumentsError, match=r"row 1: HardWorker: expected \(name: str"):
         worker.perform_bulk([("a",), ()])
@@ -928,6 +940,7 @@ def running(definition: Any, **fields: Any) -> RunningJob:
     return RunningJob(Claim("owner", 1, "low", b""), payload, definition, Signals())
 
 
+@pytest.mark.rule("run.instance")
 def test_a_worker_gets_a_new_instance_with_its_context_for_each_run() -> None:
     class Counted(Job):
         def perform(self, a: int) -> tuple[Any, int]:

@@ -526,6 +526,7 @@ def test_a_terminal_gets_pretty_lines_in_colour_and_anything_else_json(monkeypat
 # The two forms
 
 
+@pytest.mark.rule("log.json")
 def test_a_json_line() -> None:
     record = record_of("hello %s", "you", created=1_800_000_000.0456, thread=threading.get_ident())
     record.pillion = {"jid": "a"}
@@ -581,6 +582,8 @@ def test_what_a_call_passed_as_extra_stands_in_extra() -> None:
     assert extra(bad={(1, 2): 3}) == {"bad": {"(1, 2)": 3}}
 
 
+@pytest.mark.rule("log.context")
+@pytest.mark.rule("log.pretty", instead=True)
 def test_a_pretty_line() -> None:
     record = record_of("hello %s", "you", created=1_800_000_000.0456, level=logging.WARNING)
     record.pillion = {"jid": "a", "class": "Billing::Job", "attempt": 1, "tags": ["x", "y z"], "elapsed": 0.25}
@@ -650,6 +653,7 @@ def test_a_class_name_cannot_imitate_another_field() -> None:
     assert PrettyFormatter().format(record).endswith('class="X jid=forged: \\"done\\"" jid=true: m')
 
 
+@pytest.mark.rule("client.secrets")
 @pytest.mark.parametrize("formatter", [PrettyFormatter(), JsonFormatter()], ids=["pretty", "json"])
 def test_passwords_are_hidden_wherever_they_stand(formatter: logging.Formatter) -> None:
     url = "redis://user:hunter2@host:6379/0"
@@ -722,12 +726,14 @@ def settled(outcome: Outcome, error: BaseException | None = None, **fields: Any)
 CONTEXT = {"jid": "b1", "class": "HardWorker", "queue": "low", "attempt": 2}
 
 
+@pytest.mark.rule("log.context", "log.lines")
 def test_start_and_done() -> None:
     first, last = said_about(started(tags=["a"]), settled(Done(), bid="b"))
     assert (first["lvl"], first["msg"], first["ctx"]) == ("INFO", "start", {**CONTEXT, "tags": ["a"]})
     assert (last["lvl"], last["msg"], last["ctx"]) == ("INFO", "done", {**CONTEXT, "bid": "b", "elapsed": 0.123})
 
 
+@pytest.mark.rule("log.lines")
 @pytest.mark.parametrize(
     ("outcome", "error", "level", "message"),
     [
@@ -752,6 +758,7 @@ def test_each_outcome_has_its_line(outcome: Outcome, error: BaseException | None
     assert line["ctx"] == {**CONTEXT, "elapsed": 0.123}
 
 
+@pytest.mark.rule("retry.default-handler", instead=True)
 def test_a_failed_jobs_line_has_the_traceback_without_our_own_frames_before_it() -> None:
     def job() -> None:
         raise ValueError("no")

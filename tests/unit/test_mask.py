@@ -7,6 +7,7 @@ import pytest
 from pillion.resolve import mask_secrets, mask_url
 
 
+@pytest.mark.rule("client.secrets")
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

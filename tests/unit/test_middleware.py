@@ -187,6 +187,7 @@ def test_only_a_class_takes_options() -> None:
             Chain().add(middleware, 1)
 
 
+@pytest.mark.rule("middleware.add")
 def test_adding_again_moves_to_the_end_with_the_new_options() -> None:
     chain = Chain()
     chain.add(Options, foo=1)
@@ -195,6 +196,7 @@ def test_adding_again_moves_to_the_end_with_the_new_options() -> None:
     assert names(chain) == ["Plain", "Options(foo=2)"]
 
 
+@pytest.mark.rule("middleware.add")
 def test_prepending_moves_to_the_front_with_the_new_options() -> None:
     chain = Chain()
     chain.add(Plain)
@@ -203,6 +205,7 @@ def test_prepending_moves_to_the_front_with_the_new_options() -> None:
     assert names(chain) == ["Options(foo=2)", "Plain"]
 
 
+@pytest.mark.rule("middleware.insert")
 def test_inserting_before_and_after_an_anchor() -> None:
     chain = Chain()
     chain.add(Plain)
@@ -212,6 +215,7 @@ def test_inserting_before_and_after_an_anchor() -> None:
     assert names(chain) == ["Plain", "Third", "Options(1)", "Other"]
 
 
+@pytest.mark.rule("middleware.insert")
 def test_inserting_without_the_anchor_goes_to_the_front_or_the_end() -> None:
     chain = Chain()
     chain.add(Plain)
@@ -220,6 +224,7 @@ def test_inserting_without_the_anchor_goes_to_the_front_or_the_end() -> None:
     assert names(chain) == ["Other", "Plain", "Options"]
 
 
+@pytest.mark.rule("middleware.insert")
 def test_inserting_what_is_there_moves_it_and_keeps_its_options() -> None:
     chain = Chain()
     chain.add(Options, foo=1)
@@ -231,6 +236,7 @@ def test_inserting_what_is_there_moves_it_and_keeps_its_options() -> None:
     assert names(chain) == ["Options(foo=1)", "Plain", "Other"]
 
 
+@pytest.mark.rule("middleware.manage")
 def test_removing_clearing_and_asking() -> None:
     chain = Chain()
     assert not chain
@@ -312,6 +318,7 @@ def test_describing_shows_options_but_no_secrets() -> None:
 # Around perform
 
 
+@pytest.mark.rule("middleware.server")
 def test_outer_to_inner_and_back_with_the_result_at_the_yield(run: Face) -> None:
     log: list[Any] = []
     entries = chain_of((Log, "a", log))
@@ -330,6 +337,7 @@ def test_without_middleware_the_result_passes(run: Face) -> None:
     assert run((), lambda: 5) == 5
 
 
+@pytest.mark.rule("middleware.server")
 def test_it_gets_the_instance_the_job_and_the_queue(run: Face) -> None:
     seen = []
 
@@ -343,6 +351,7 @@ def test_it_gets_the_instance_the_job_and_the_queue(run: Face) -> None:
     assert seen[0][1] is job
 
 
+@pytest.mark.rule("middleware.instance")
 def test_a_new_instance_per_call_with_its_options(run: Face) -> None:
     made: list[Any] = []
 
@@ -382,6 +391,7 @@ def no_yield(job_instance, job, queue):
         yield
 
 
+@pytest.mark.rule("middleware.skip")
 def test_not_yielding_skips_the_job_and_what_is_further_in(run: Face) -> None:
     log: list[Any] = []
     entries = chain_of((Log, "a", log)) + chain_of(no_yield) + chain_of((Log, "c", log))
@@ -866,6 +876,7 @@ def client_log(name: str, log: list[Any]) -> Any:
     return around
 
 
+@pytest.mark.rule("middleware.client")
 def test_client_middleware_sees_the_call_and_then_the_job_as_the_inner_ones_left_it() -> None:
     def mark(job_class, job, queue, pool):
         job["marked"] = True
@@ -907,6 +918,7 @@ def returns_false(job_class, job, queue, pool):
     return False
 
 
+@pytest.mark.rule("middleware.stop")
 @pytest.mark.parametrize("stopper", [stops, returns_false])
 def test_not_yielding_or_returning_false_stops_the_push(stopper: Any) -> None:
     log: list[Any] = []
@@ -933,6 +945,7 @@ def test_swallowing_what_another_client_middleware_raised_stops_the_push() -> No
         run_client(chain_of(raising, kind="client"), "Job", {}, "q", None)
 
 
+@pytest.mark.rule("middleware.client-result", instead=True)
 @pytest.mark.parametrize("answer", [True, 0, "no", {"another": "job"}])
 def test_returning_anything_else_from_client_middleware_is_an_error(answer: Any) -> None:
     def answers(job_class, job, queue, pool):

@@ -51,6 +51,7 @@ def made(item: dict[str, Any], options: dict[str, Any] | None = None, config: Co
 # Making
 
 
+@pytest.mark.rule("fields.order")
 def test_fields_stand_in_sidekiqs_order_options_then_the_callers_then_jid_and_time() -> None:
     payload = made({"queue": "low", "customer": 7}, {"retry": 5, "backtrace": True})
     assert list(payload.items()) == [
@@ -65,6 +66,7 @@ def test_fields_stand_in_sidekiqs_order_options_then_the_callers_then_jid_and_ti
     ]
 
 
+@pytest.mark.rule("fields.merge", "client.defaults")
 def test_the_caller_wins_over_options_and_options_over_the_configuration() -> None:
     config = Config(default_job_options={"retry": 3, "queue": "base", "tags": ["all"]})
     assert made({}, {}, config)["queue"] == "base"
@@ -73,12 +75,14 @@ def test_the_caller_wins_over_options_and_options_over_the_configuration() -> No
     assert made({}, {}, config)["retry"] == 3
 
 
+@pytest.mark.rule("time.write", "b9.4")
 @pytest.mark.parametrize(("wire", "created_at"), [("8", 1795347718276), ("7", 1795347718.276), ("6", 1795347718.276)])
 def test_the_wire_decides_the_form_of_times(wire: Wire, created_at: float) -> None:
     found = made({}, config=Config(clock=Noon(), wire=wire))["created_at"]
     assert (found, type(found)) == (created_at, type(created_at))
 
 
+@pytest.mark.rule("fields.jid", "fields.created_at", "b9.3", "b9.4")
 def test_jid_and_created_at_are_kept_and_filled_in_where_missing_or_null() -> None:
     kept = made({"jid": "mine", "created_at": 1.5})
     assert (kept["jid"], kept["created_at"]) == ("mine", 1.5)
@@ -86,6 +90,7 @@ def test_jid_and_created_at_are_kept_and_filled_in_where_missing_or_null() -> No
     assert (filled["jid"], filled["created_at"]) == ("0475b259651ef5988f1bc7ee", 1795347718276)
 
 
+@pytest.mark.rule("fields.retry_for", "b9.5")
 @pytest.mark.parametrize(
     ("given", "stored"),
     [(timedelta(hours=48), 172_800), (60, 60), (60.9, 60), (0, 0), (1_000_000_000, 1_000_000_000), (None, None)],
@@ -126,6 +131,7 @@ def test_tuples_serve_as_the_list_of_arguments_and_of_tags() -> None:
     assert (payload["args"], payload["tags"]) == ([1, 2], ["a"])
 
 
+@pytest.mark.rule("bulk.own")
 def test_a_bulk_copy_has_its_own_arguments_jid_and_time_in_the_same_places() -> None:
     base = made({})
     copy = copy_for(base, (5, 6), "other")
@@ -135,6 +141,7 @@ def test_a_bulk_copy_has_its_own_arguments_jid_and_time_in_the_same_places() -> 
     assert (base["args"], "at" in base) == ([1], False)
 
 
+@pytest.mark.rule("check.only-args", instead=True)
 def test_keyword_arguments_are_checked_like_positional_ones() -> None:
     payload = {**made({}), "kwargs": {"template": "welcome", "deep": [{"a": None}]}}
     verify(payload, CONFIG)
@@ -150,6 +157,7 @@ WIRE = (
 )
 
 
+@pytest.mark.rule("server.json")
 def test_bytes_are_compact_raw_utf8_in_the_order_of_the_keys() -> None:
     assert encode(decode(WIRE.encode())) == WIRE.encode()
 
@@ -168,6 +176,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.rule("server.numbers")
 @settings(max_examples=100)
 @given(st.lists(json_values, max_size=4))
 def test_arguments_survive_the_round_trip(args: list[Any]) -> None:
@@ -238,6 +247,8 @@ def test_what_cannot_be_json_is_not_spliced_in() -> None:
 # Times
 
 
+@pytest.mark.rule("time.other", "b9.28")
+@pytest.mark.rule("time.read", instead=True)
 @pytest.mark.parametrize(
     ("stored", "seconds"),
     [
@@ -277,6 +288,7 @@ def test_a_time_without_zone_is_utc_wherever_this_runs(monkeypatch: pytest.Monke
         time.tzset()
 
 
+@pytest.mark.rule("time.write")
 @settings(max_examples=200)
 @given(st.integers(100_000_000_000, 10_000_000_000_000), st.sampled_from(["8", "7", "6"]))
 def test_a_stamp_reads_back_to_the_millisecond(milliseconds: int, wire: Wire) -> None:

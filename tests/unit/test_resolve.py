@@ -209,6 +209,7 @@ def test_none_and_empty_variables_count_as_unset(place: str, name: str, tmp_path
     assert found(resolved.config, name) == found(Config(), name)
 
 
+@pytest.mark.rule("config.zero", "b9.58", instead=True)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("name", "value", "sentence"), WRONG, ids=[f"{name}={value}" for name, value, _ in WRONG])
 def test_every_mistake_is_named_with_its_place(
@@ -223,6 +224,7 @@ def test_every_mistake_is_named_with_its_place(
     assert re.search(rf"\({expected_source(place, name)}\); ", said)
 
 
+@pytest.mark.rule("fetch.empty", "b9.53", instead=True)
 def test_an_empty_list_of_queues_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected at least one queue"):
         settle("code", {"queues": []}, tmp_path)
@@ -231,6 +233,8 @@ def test_an_empty_list_of_queues_is_refused(tmp_path: Path) -> None:
 # --- which place wins -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("config.order")
+@pytest.mark.rule("b9.58", instead=True)
 @pytest.mark.parametrize(("weaker", "stronger"), list(itertools.combinations(ORDER, 2)))
 def test_the_stronger_place_wins(weaker: str, stronger: str, tmp_path: Path) -> None:
     above: dict[str, dict[str, Any]] = {
@@ -250,6 +254,7 @@ def test_a_file_given_by_flag_replaces_pyproject(tmp_path: Path) -> None:
     assert (resolved.config.timeout, resolved.config.lease) == (2, 60)
 
 
+@pytest.mark.rule("config.found", instead=True)
 def test_the_nearest_pyproject_with_our_table_is_read(tmp_path: Path) -> None:
     inner = tmp_path / "service" / "src"
     inner.mkdir(parents=True)
@@ -263,6 +268,7 @@ def test_the_nearest_pyproject_with_our_table_is_read(tmp_path: Path) -> None:
 # --- the environment's own names --------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("client.url")
 @pytest.mark.parametrize(
     ("env", "meant", "source"),
     [
@@ -284,6 +290,7 @@ def test_where_the_address_comes_from(
     assert (source or "default") in resolved.sources.get("redis.url", "default")
 
 
+@pytest.mark.rule("client.url")
 @pytest.mark.parametrize(
     ("env", "sentence"),
     [
@@ -309,6 +316,7 @@ def test_other_programs_variables_are_left_alone(tmp_path: Path) -> None:
     assert resolve(flags={}, code={}, env=env, cwd=tmp_path).sources == {}
 
 
+@pytest.mark.rule("config.environment", instead=True)
 @pytest.mark.parametrize(
     ("env", "flags", "meant"),
     [
@@ -331,6 +339,8 @@ def test_switches_and_lists_in_the_environment(tmp_path: Path) -> None:
 # --- queues -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("fetch.mode")
+@pytest.mark.rule("b9.58", instead=True)
 @pytest.mark.parametrize(
     ("written", "meant", "mode"),
     [
@@ -366,6 +376,7 @@ def test_impossible_queue_names(name: str, tmp_path: Path) -> None:
 # --- job options and code ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("client.defaults")
 @pytest.mark.parametrize("place", ["toml", "yaml", "code"])
 def test_default_job_options_are_merged(place: str, tmp_path: Path) -> None:
     resolved = settle(place, {"default_job_options.retry": 3, "default_job_options.tenant": "x"}, tmp_path)

@@ -117,6 +117,7 @@ def raised(error: BaseException) -> BaseException:
 # The record
 
 
+@pytest.mark.rule("fields.retry_count", "fields.failed_at", "b9.23")
 def test_the_first_failure_counts_0_and_marks_the_time() -> None:
     assert stored(failed(ValueError("boom"))) == {
         **FIELDS,
@@ -127,12 +128,14 @@ def test_the_first_failure_counts_0_and_marks_the_time() -> None:
     }
 
 
+@pytest.mark.rule("fields.retry_count", "fields.failed_at", "b9.23")
 def test_later_failures_count_on_and_keep_the_first_time() -> None:
     job = stored(failed(retry_count=10, failed_at=NOW_MS - 5000, error_message="old", error_class="Old"))
     assert (job["retry_count"], job["failed_at"], job["retried_at"]) == (11, NOW_MS - 5000, NOW_MS)
     assert (job["error_message"], job["error_class"]) == ("boom", "ValueError")
 
 
+@pytest.mark.rule("time.write")
 @pytest.mark.parametrize(("wire", "now"), [("8", NOW_MS), ("7", NOW), ("6", NOW)])
 def test_the_wire_decides_the_form_of_times(wire: Wire, now: float) -> None:
     config = Config(clock=StandingClock(), rng=NoJitter(), wire=wire)
@@ -143,6 +146,7 @@ def test_the_wire_decides_the_form_of_times(wire: Wire, now: float) -> None:
     assert {type(first), type(second), type(dropped)} == {type(now)}
 
 
+@pytest.mark.rule("server.exact", "fields.unknown")
 def test_every_other_field_keeps_its_bytes() -> None:
     raw = (
         rb'{"retry":true, "class":"A","args":[ 1.0e+20, 0.10, 123456789012345678901234567890, "\u00e9\/" ],'
@@ -163,6 +167,7 @@ def test_what_the_run_did_to_the_job_is_not_stored() -> None:
     assert decode(outcome.payload)["args"] == [1]
 
 
+@pytest.mark.rule("fields.error_message", "fields.error_class", "b9.29")
 @pytest.mark.parametrize(
     ("error", "message", "name"),
     [
@@ -201,6 +206,7 @@ def test_an_exception_group_ten_thousand_deep_is_recorded() -> None:
 # Queue
 
 
+@pytest.mark.rule("fields.retry_queue", "retry.queue", "b9.32")
 @pytest.mark.parametrize(
     ("fields", "options", "queue"),
     [
@@ -223,6 +229,7 @@ def test_a_retry_goes_to_the_retry_queue_or_back_where_it_was_fetched(
 # How often
 
 
+@pytest.mark.rule("fields.retry", "retry.max", "b9.24", "b9.25")
 @pytest.mark.parametrize(
     ("retry", "count", "fate"),
     [
@@ -271,12 +278,15 @@ def test_a_huge_count_is_exhausted_and_does_not_grow(count: float) -> None:
     assert stored(verdict)["retry_count"] == min(count, 1_000_000_000) + 1
 
 
+@pytest.mark.rule("retry.max", "b9.26")
 def test_max_retries_is_what_true_means() -> None:
     config = Config(clock=StandingClock(), rng=NoJitter(), max_retries=7)
     fates = [type(failed(config=config, retry_count=count).outcome) for count in [..., *range(7)]]
     assert fates == [Retry] * 7 + [Dead]
 
 
+@pytest.mark.rule("retry.missing")
+@pytest.mark.rule("retry.unknown", instead=True)
 @pytest.mark.parametrize(
     ("options", "retry", "count", "fate", "written"),
     [
@@ -310,6 +320,7 @@ def test_the_configurations_defaults_stand_behind_a_known_definition() -> None:
 # How long
 
 
+@pytest.mark.rule("fields.retry_for", "retry.budget", "b9.27")
 @pytest.mark.parametrize(
     ("retry_for", "ago", "fate"),
     [
@@ -329,6 +340,7 @@ def test_retry_for_is_a_budget_of_time_since_the_first_failure(retry_for: float,
     assert type(verdict.outcome) is fate
 
 
+@pytest.mark.rule("retry.budget", "b9.27")
 def test_retry_for_replaces_the_count() -> None:
     config = Config(clock=StandingClock(), rng=NoJitter(), max_retries=2)
     recent = NOW_MS - 10_000
@@ -358,6 +370,7 @@ def test_a_retry_for_that_is_no_time_leaves_the_count_in_charge(retry_for: objec
 # When
 
 
+@pytest.mark.rule("retry.delay", "retry.jitter")
 @pytest.mark.parametrize(("count", "seconds"), [(0, 15), (1, 16), (2, 31), (3, 96), (4, 271), (24, 331_791)])
 def test_the_default_delay_is_the_fourth_power_of_the_count(count: int, seconds: int) -> None:
     chance = NoJitter()
@@ -366,6 +379,7 @@ def test_the_default_delay_is_the_fourth_power_of_the_count(count: int, seconds:
     assert chance.asked == 10 * (count + 1)
 
 
+@pytest.mark.rule("retry.jitter", "b9.33")
 @settings(max_examples=60)
 @given(st.integers(0, 24), st.integers(1, 10_000) | st.none(), st.integers())
 def test_jitter_is_added_to_every_delay_and_bounded(count: int, custom: int | None, seed: int) -> None:
@@ -377,11 +391,13 @@ def test_jitter_is_added_to_every_delay_and_bounded(count: int, custom: int | No
     assert waited == int(waited)
 
 
+@pytest.mark.rule("retry.jitter")
 def test_jitter_reaches_every_second() -> None:
     config = Config(clock=StandingClock(), rng=random.Random(5))
     assert {delay(failed(config=config)) for _ in range(300)} == set(range(15, 25))
 
 
+@pytest.mark.rule("retry.block", "b9.33")
 @pytest.mark.parametrize(
     ("answer", "seconds"),
     [
@@ -407,6 +423,7 @@ def test_retry_in_sets_the_delay_and_nothing_means_the_default(answer: object, s
     assert verdict.reports == []
 
 
+@pytest.mark.rule("retry.block-nonsense", instead=True)
 @pytest.mark.parametrize(
     "answer", ["x", "60", "", True, False, [], {}, object(), float("nan"), float("inf"), "Discard"]
 )
@@ -418,6 +435,7 @@ def test_retry_in_that_makes_no_sense_is_reported_and_the_default_taken(answer: 
     assert where == "calling retry_in; the default delay is used"
 
 
+@pytest.mark.rule("retry.block")
 def test_retry_in_is_given_the_count_the_error_and_the_job_as_it_will_be_stored() -> None:
     seen: list[Any] = []
     error = ValueError("boom")
@@ -426,6 +444,7 @@ def test_retry_in_is_given_the_count_the_error_and_the_job_as_it_will_be_stored(
     assert seen == [(2, error, stored(verdict))]
 
 
+@pytest.mark.rule("retry.block-raises", "retry.exhausted", "b9.33")
 @pytest.mark.parametrize("trouble", [RuntimeError("mine"), SystemExit(1), KeyboardInterrupt()])
 def test_blocks_that_raise_are_reported_and_change_nothing(trouble: BaseException) -> None:
     def bad(*args: Any) -> None:
@@ -460,6 +479,7 @@ def test_no_payload_is_put_off_for_more_than_ten_years(count: int, custom: int |
 # The end
 
 
+@pytest.mark.rule("retry.exhausted")
 def test_an_exhausted_job_goes_to_the_dead_set_with_its_failure() -> None:
     verdict = failed(retry=0)
     assert isinstance(verdict.outcome, Dead)
@@ -468,6 +488,7 @@ def test_an_exhausted_job_goes_to_the_dead_set_with_its_failure() -> None:
     assert "discarded_at" not in verdict.job
 
 
+@pytest.mark.rule("fields.discarded_at", "retry.block-word", "b9.34")
 @pytest.mark.parametrize(
     ("fields", "rules", "reason"),
     [
@@ -485,6 +506,7 @@ def test_a_dropped_job_died_and_says_when_to_the_handlers(fields: dict[str, Any]
     assert verdict.job["error_message"] == "boom"
 
 
+@pytest.mark.rule("retry.block-word", "b9.34")
 def test_kill_ends_the_retries_by_way_of_the_exhausted_block() -> None:
     seen: list[Any] = []
     error = ValueError("boom")
@@ -504,6 +526,7 @@ def test_the_exhausted_block_does_not_run_for_a_job_that_is_not_retried_or_not_y
     failed(rules=Rules(lambda count, error, job: "discard", rules.retries_exhausted))
 
 
+@pytest.mark.rule("retry.exhausted")
 @pytest.mark.parametrize("answer", [None, "kill", "x", False, 0, [], "Discard"])
 def test_only_the_word_discard_keeps_an_exhausted_job_out_of_the_dead_set(answer: object) -> None:
     verdict = failed(retry=0, rules=Rules(retries_exhausted=lambda job, error: answer))
@@ -511,6 +534,7 @@ def test_only_the_word_discard_keeps_an_exhausted_job_out_of_the_dead_set(answer
     assert verdict.reports == []
 
 
+@pytest.mark.rule("fields.dead", "retry.exhausted", "b9.35")
 @pytest.mark.parametrize(
     ("dead", "options", "fate"),
     [
@@ -585,6 +609,7 @@ def chained(*, cause: BaseException | None = None, context: BaseException | None
     return error
 
 
+@pytest.mark.rule("retry.shutdown", "b9.31")
 @pytest.mark.parametrize(
     ("error", "found"),
     [
@@ -616,6 +641,7 @@ def test_a_shutdown_that_was_turned_into_another_error_is_found() -> None:
     assert is_shutdown(caught.value)
 
 
+@pytest.mark.rule("retry.shutdown", "b9.31")
 def test_a_chain_that_bites_its_tail_ends() -> None:
     first, second = ValueError(1), ValueError(2)
     first.__cause__, second.__cause__ = second, first
@@ -639,6 +665,7 @@ def test_a_chain_of_100_000_needs_no_recursion() -> None:
 # Backtraces
 
 
+@pytest.mark.rule("fields.backtrace", "backtrace.wanted")
 @pytest.mark.parametrize(
     ("wanted", "lines"),
     [(True, 3), (1, 1), (2, 2), (3, 3), (1000, 3), (2.9, 2), (10**30, 3)]
@@ -652,6 +679,7 @@ def test_the_backtrace_is_kept_if_the_job_wants_it(wanted: object, lines: int | 
         assert len(unpack_backtrace(job["error_backtrace"])) == lines
 
 
+@pytest.mark.rule("backtrace.first")
 def test_the_raising_line_comes_first_in_rubys_form() -> None:
     lines = backtrace(raised(ValueError()))
     assert [line.rpartition(" ")[2] for line in lines] == ["raised.<locals>.inner", "raised.<locals>.outer", "raised"]
@@ -666,6 +694,7 @@ def test_the_definition_may_ask_for_the_backtrace() -> None:
     assert "error_backtrace" not in stored(failed(raised(ValueError()), options={"backtrace": 2}, backtrace=False))
 
 
+@pytest.mark.rule("backtrace.all", instead=True)
 def test_a_backtrace_has_at_most_100_lines_the_innermost() -> None:
     def deep(n: int) -> None:
         if n == 0:
@@ -679,6 +708,7 @@ def test_a_backtrace_has_at_most_100_lines_the_innermost() -> None:
     assert lines[0].startswith(f"{__file__}:{deep.__code__.co_firstlineno + 2}:")
 
 
+@pytest.mark.rule("backtrace.write")
 def test_a_packed_backtrace_is_one_line_of_base64_of_deflated_json() -> None:
     lines = ["a.py:1:in é", "b\udcff.py:2:in f", "x" * 300]
     packed = pack_backtrace(lines)
@@ -691,6 +721,7 @@ def packed(raw: bytes) -> str:
     return binascii.b2a_base64(zlib.compress(raw), newline=False).decode()
 
 
+@pytest.mark.rule("backtrace.read")
 @pytest.mark.parametrize(
     ("given", "lines"),
     [

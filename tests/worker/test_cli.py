@@ -50,6 +50,7 @@ def test_help(words: tuple[str, ...], tmp_path: Path) -> None:
     assert pillion(*words, cwd=tmp_path) == (0, HELP, "")
 
 
+@pytest.mark.rule("config.help", instead=True)
 @pytest.mark.parametrize("command", ["worker", "dev", "push", "config", "doctor"])
 def test_every_command_has_help(command: str, tmp_path: Path) -> None:
     code, out, err = pillion(command, "-h", cwd=tmp_path)
@@ -57,11 +58,13 @@ def test_every_command_has_help(command: str, tmp_path: Path) -> None:
     assert out.startswith(f"Usage: pillion {command} [OPTIONS]")
 
 
+@pytest.mark.rule("config.flags")
 def test_the_worker_has_sidekiqs_flags(tmp_path: Path) -> None:
     out = pillion("worker", "--help", cwd=tmp_path).out
     assert re.findall(r"^  (-\w|--log-level)", out, re.MULTILINE) == WORKER_FLAGS
 
 
+@pytest.mark.rule("config.help", instead=True)
 @pytest.mark.parametrize("words", [("-V",), ("--version",), ("worker", "-V")])
 def test_version(words: tuple[str, ...], tmp_path: Path) -> None:
     code, out, _ = pillion(*words, cwd=tmp_path)
@@ -88,6 +91,8 @@ def test_the_version_does_not_even_load_click() -> None:
 # --- mistakes on the command line -------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("config.missing")
+@pytest.mark.rule("b9.58", instead=True)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -138,6 +143,7 @@ NESTED = {"shop/__init__.py": "", "shop/tasks.py": "", "tools/jobs.py": "", "ven
 CLOSE = "\n  help: did you mean `shop.tasks` (shop/tasks.py)?"
 
 
+@pytest.mark.rule("config.no-app", "b9.58", instead=True)
 @pytest.mark.parametrize(
     ("target", "said"),
     [

@@ -58,6 +58,7 @@ def read(path: Path) -> str:
 # --- worker -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("life.stop", "config.signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_runs_what_was_pushed_and_stops_with_0(server: Server, tmp_path: Path, number: signal.Signals) -> None:
     write(tmp_path, {"app.py": APP})
@@ -88,6 +89,7 @@ def test_the_app_given_by_path_and_by_configuration(server: Server, tmp_path: Pa
         assert worker.stop() == 0
 
 
+@pytest.mark.rule("config.flags")
 def test_the_banner_on_a_terminal(server: Server, tmp_path: Path) -> None:
     write(tmp_path, {"app.py": APP})
     words = ("worker", "app", "-c", "7", "-q", "critical,4", "-q", "low", "-t", "9")
@@ -116,6 +118,7 @@ def test_no_banner_where_machines_read(server: Server, tmp_path: Path, json: boo
     assert "ready in" not in worker.heard
 
 
+@pytest.mark.rule("middleware.capsule", instead=True)
 def test_verbose_prints_both_chains_in_order_with_options(server: Server, tmp_path: Path) -> None:
     toml = "[tool.pillion.capsules.serial]\nconcurrency = 1\nqueues = ['one']\n"
     write(tmp_path, {"app.py": APP, "pyproject.toml": toml})
@@ -148,6 +151,7 @@ def test_a_worker_without_a_server(tmp_path: Path) -> None:
     assert f"error: cannot reach Redis at redis://:***@127.0.0.1:{port}/0 (connection refused)\n" in err
 
 
+@pytest.mark.rule("life.boot")
 def test_a_worker_on_a_replica(server: Server, new_server: NewServer, tmp_path: Path) -> None:
     replica = new_server("--replicaof", f"127.0.0.1 {server.port}")
     code, err = refused(replica.url, tmp_path)
@@ -157,12 +161,14 @@ def test_a_worker_on_a_replica(server: Server, new_server: NewServer, tmp_path: 
     )
 
 
+@pytest.mark.rule("server.cluster", instead=True)
 def test_a_worker_on_a_cluster_node(new_server: NewServer, tmp_path: Path) -> None:
     code, err = refused(new_server("--cluster-enabled", "yes").url, tmp_path)
     assert code == 5
     assert 'redis.prefix = "{pillion}"' in err
 
 
+@pytest.mark.rule("server.eviction", instead=True)
 def test_an_evicting_server_is_refused_in_production_and_warned_about_elsewhere(
     own_server: Server, tmp_path: Path
 ) -> None:
@@ -194,6 +200,7 @@ def test_ctrl_c_while_the_app_is_imported(server: Server, tmp_path: Path) -> Non
     assert "Traceback" not in worker.heard
 
 
+@pytest.mark.rule("life.boot", "life.events")
 def test_a_startup_function_that_fails_is_the_users_mistake(server: Server, tmp_path: Path) -> None:
     text = "from pillion import setup\n@setup.default.on('startup')\ndef fail():\n    raise RuntimeError('no disk')\n"
     write(tmp_path, {"app.py": text})

@@ -88,6 +88,8 @@ def push(server: Server, complexity: str) -> str:
     return jid
 
 
+@pytest.mark.rule("life.stop", "life.no-failure")
+@pytest.mark.rule("life.deadline", instead=True)
 def test_a_hard_job_goes_back_to_its_queue_when_the_worker_stops(server: Server) -> None:
     with worker(server, "our_worker.py", "-t", "1") as crew:
         jid = push(server, "hard")
@@ -102,6 +104,7 @@ def test_a_hard_job_goes_back_to_its_queue_when_the_worker_stops(server: Server)
     assert "is done with" not in crew.heard
 
 
+@pytest.mark.rule("life.quiet")
 def test_a_quiet_worker_ends_what_it_has_and_takes_nothing_new(server: Server) -> None:
     with worker(server, "our_worker.py", PILLION_HEARTBEAT="0.1") as crew:
         long = push(server, "super_hard")

@@ -127,6 +127,7 @@ def test_a_job_that_leaves_a_mess_does_not_stop_the_worker(bed: Harness, tmp_pat
         os.chdir(here)
 
 
+@pytest.mark.rule("run.order", "b9.51")
 @pytest.mark.parametrize(
     "fault", ["raises before", "raises after", "yields twice", "is no generator", "cannot be made"]
 )
@@ -239,6 +240,7 @@ def test_a_second_int_is_the_deadline_now(server: Server, tmp_path: Path) -> Non
     assert client.keys("pillion:inf:*") == []
 
 
+@pytest.mark.rule("config.signals", "life.quiet")
 def test_ttin_tells_what_every_thread_does_and_tstp_quiets(server: Server, tmp_path: Path) -> None:
     write(tmp_path, {"app.py": APP})
     with running("worker", "app", cwd=tmp_path, env={"REDIS_URL": server.url}) as worker:
@@ -254,6 +256,7 @@ def test_ttin_tells_what_every_thread_does_and_tstp_quiets(server: Server, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.rule("keys.signals", "process.signal")
 def test_the_signal_list_of_a_dashboard_stops_the_process(server: Server, tmp_path: Path) -> None:
     write(tmp_path, {"app.py": APP})
     env = {"REDIS_URL": server.url, "PILLION_HEARTBEAT": "0.1"}
@@ -265,6 +268,7 @@ def test_the_signal_list_of_a_dashboard_stops_the_process(server: Server, tmp_pa
         assert worker.process.wait(20) == 0
 
 
+@pytest.mark.rule("life.embedded")
 def test_an_interpreter_that_ends_with_an_embedded_worker_does_not_hang(server: Server) -> None:
     code = f"import pillion; pillion.Worker(pillion.configure({server.url!r}), embedded=True).start(); print('bye')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)

@@ -77,6 +77,7 @@ def dies() -> None:
     raise ValueError("straight to the dead set")
 
 
+@pytest.mark.rule("run.instance")
 def test_a_class_and_a_coroutine_run_with_their_context(bed: Harness) -> None:
     jid = Greeter.set(client=bed.client, queue="default").perform_async("bob", loud=True)
     bed.start()
@@ -87,6 +88,8 @@ def test_a_class_and_a_coroutine_run_with_their_context(bed: Harness) -> None:
     assert bed.redis.get("stat:failed") in (b"0", None)
 
 
+@pytest.mark.rule("b9.29")
+@pytest.mark.rule("run.thread", instead=True)
 @pytest.mark.parametrize("what", ["exit", "stop", "value", "odd"])
 def test_whatever_a_job_raises_it_is_retried_and_the_worker_goes_on(bed: Harness, what: str) -> None:
     bed.start()
@@ -98,6 +101,7 @@ def test_whatever_a_job_raises_it_is_retried_and_the_worker_goes_on(bed: Harness
     assert seen.get(timeout=10)[0] == "still here"
 
 
+@pytest.mark.rule("middleware.changes", "b9.50")
 def test_a_retry_has_the_original_arguments(bed: Harness) -> None:
     bed.raw(b'{"class":"mutates","args":[[1, 1.0e+20,12345678901234567890]],"jid":"j1","retry":true,"queue":"default"}')
     bed.start()
@@ -118,6 +122,7 @@ def test_snooze_and_discard_are_no_failures(bed: Harness) -> None:
     assert bed.redis.get("stat:failed") in (b"0", None)
 
 
+@pytest.mark.rule("fields.retry", "retry.deaths", "b9.24")
 def test_retry_false_leaves_nothing_and_zero_goes_to_the_dead_set(bed: Harness) -> None:
     deaths: SimpleQueue[tuple[str, str]] = SimpleQueue()
     bed.setup.death_handlers.append(lambda job, error: deaths.put((job["class"], str(error))))
@@ -131,6 +136,7 @@ def test_retry_false_leaves_nothing_and_zero_goes_to_the_dead_set(bed: Harness) 
     assert dead["error_class"] == "ValueError"
 
 
+@pytest.mark.rule("retry.handlers")
 def test_error_handlers_hear_of_a_failure_after_it_is_stored_and_a_raising_one_is_skipped(bed: Harness) -> None:
     heard: SimpleQueue[tuple[str, int]] = SimpleQueue()
 
@@ -144,6 +150,7 @@ def test_error_handlers_hear_of_a_failure_after_it_is_stored_and_a_raising_one_i
     assert heard.get(timeout=10) == ("no luck", 1)
 
 
+@pytest.mark.rule("run.order")
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "__main__.x", "../a", "Billing::Charge", "NoSuchJob"])
 def test_an_unknown_class_is_retried_and_nothing_is_imported(bed: Harness, name: str) -> None:
     bed.start()
@@ -156,6 +163,7 @@ def test_an_unknown_class_is_retried_and_nothing_is_imported(bed: Harness, name:
     assert set(sys.modules) - before <= {"encodings.idna", "stringprep"}
 
 
+@pytest.mark.rule("move.malformed", "b9.38")
 @pytest.mark.parametrize(
     "raw",
     [b"", b"not json", b'{"class":"A","args":[', b"[]", b"null", b'{"args":[]}', b'{"class":"A"}', b"\x80\x04]\x94.",
@@ -180,6 +188,7 @@ def test_the_same_bytes_twice_run_twice(bed: Harness) -> None:
     bed.settled(2)
 
 
+@pytest.mark.rule("life.serial")
 def test_threads_and_tasks_together_stay_within_the_concurrency(server: Server) -> None:
     running, peak, lock = set[int](), [0], threading.Lock()
     gate = threading.Event()
@@ -213,6 +222,7 @@ def test_threads_and_tasks_together_stay_within_the_concurrency(server: Server) 
         assert peak == [4]
 
 
+@pytest.mark.rule("middleware.server", "middleware.skip", "middleware.changes", "b9.51")
 def test_middleware_wraps_both_colours_skips_swallows_and_changes_no_retry(bed: Harness) -> None:
     tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant")
     order: SimpleQueue[str] = SimpleQueue()
@@ -273,6 +283,7 @@ def test_middleware_wraps_both_colours_skips_swallows_and_changes_no_retry(bed: 
     assert "leak" not in retry
 
 
+@pytest.mark.rule("fields.locale", instead=True)
 def test_context_variables_travel_from_push_to_run_and_through_a_retry(bed: Harness) -> None:
     locale: contextvars.ContextVar[str] = contextvars.ContextVar("locale", default="en")
     bed.setup.carry(locale)

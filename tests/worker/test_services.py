@@ -47,6 +47,7 @@ def foreign(name: str, *args: Any, queue: str = "default", **fields: Any) -> str
 # -- poller --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("b9.56")
 def test_due_jobs_move_and_future_ones_stay(bed: Harness) -> None:
     bed.push("arrives", "later", at=bed.setup.config.clock.now() + 3600)
     bed.redis.zadd("schedule", {foreign("arrives", "due"): 1.0})
@@ -57,6 +58,7 @@ def test_due_jobs_move_and_future_ones_stay(bed: Harness) -> None:
     assert not bed.redis.exists("retry")
 
 
+@pytest.mark.rule("server.exact", "keys.queues", "move.poll-push", "b9.56")
 def test_jobs_of_strangers_move_too_and_keep_their_bytes(bed: Harness) -> None:
     member = '{"class":"Ruby::Stranger","args":[1.0e+20],"queue":"elsewhere","jid":"r1","created_at":1700000000.25}'
     bed.redis.zadd("schedule", {member: 1.0})
@@ -68,6 +70,7 @@ def test_jobs_of_strangers_move_too_and_keep_their_bytes(bed: Harness) -> None:
     worker.stop()
 
 
+@pytest.mark.rule("middleware.again", "b9.57")
 def test_client_middleware_runs_again_with_the_class_as_a_name(bed: Harness) -> None:
     told: SimpleQueue[tuple[object, str]] = SimpleQueue()
 
@@ -87,6 +90,7 @@ def test_client_middleware_runs_again_with_the_class_as_a_name(bed: Harness) -> 
     assert job["tenant"] == "acme"
 
 
+@pytest.mark.rule("poller.errors")
 def test_a_due_job_that_middleware_stops_is_removed_and_one_that_raises_is_tried_later(bed: Harness) -> None:
     reported: SimpleQueue[str] = SimpleQueue()
 
@@ -119,6 +123,7 @@ def test_what_cannot_be_read_goes_to_the_dead_set_and_holds_nothing_up(bed: Harn
     wait_until(lambda: bed.redis.zrange("dead", 0, -1) == [b"not json"], what="the dead set")
 
 
+@pytest.mark.rule("poller.errors")
 @pytest.mark.parametrize(("broken", "sound"), [("schedule", "retry"), ("retry", "schedule")])
 def test_a_set_of_the_wrong_type_is_reported_and_the_other_goes_on(bed: Harness, broken: str, sound: str) -> None:
     bed.redis.set(broken, "surprise")
@@ -127,6 +132,7 @@ def test_a_set_of_the_wrong_type_is_reported_and_the_other_goes_on(bed: Harness,
     assert ran.get(timeout=10) == "fine"
 
 
+@pytest.mark.rule("move.poll", instead=True)
 def test_many_pollers_move_each_job_once(bed: Harness) -> None:
     for number in range(500):
         bed.redis.zadd("schedule", {foreign("arrives", number, jid=f"j{number}"): 1.0})
@@ -139,6 +145,7 @@ def test_many_pollers_move_each_job_once(bed: Harness) -> None:
     assert sorted(job["args"][0] for job in bed.waiting()) == list(range(500))
 
 
+@pytest.mark.rule("poller.average", "poller.spread", "b9.55")
 def test_the_interval_grows_with_the_fleet_and_spreads(bed: Harness) -> None:
     bed.setup.configure(poll_interval_average=None, average_scheduled_poll_interval=5)
     poller = pillion.Worker(bed.setup, embedded=True).poller
@@ -165,6 +172,7 @@ def abandon(bed: Harness, owner: str, *jobs: str, concurrency: int = 10, mark: i
     bed.redis.zadd("pillion:lease", {owner: 1})
 
 
+@pytest.mark.rule("feature.super_fetch", "move.fetch", instead=True)
 def test_the_jobs_of_the_dead_run_elsewhere(bed: Harness) -> None:
     abandon(bed, "gone:1:x/default.1", foreign("arrives", "a", jid="a"), foreign("arrives", "b", jid="b"))
     bed.start()
@@ -230,6 +238,8 @@ def test_a_suspect_runs_with_nothing_else_in_flight(server: Server) -> None:
 # -- heartbeat -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("life.quiet")
+@pytest.mark.rule("process.leave", instead=True)
 def test_the_process_row_and_the_work_row(bed: Harness) -> None:
     hold = threading.Event()
 
@@ -258,6 +268,7 @@ def test_the_process_row_and_the_work_row(bed: Harness) -> None:
     assert not bed.redis.exists(worker.identity, f"{worker.identity}:work")
 
 
+@pytest.mark.rule("keys.signals", "process.signal")
 def test_signals_from_a_dashboard_reach_the_process_and_garbage_does_not(bed: Harness) -> None:
     worker = pillion.Worker(bed.setup, embedded=True)
     worker._heartbeat._embedded = False
@@ -270,6 +281,7 @@ def test_signals_from_a_dashboard_reach_the_process_and_garbage_does_not(bed: Ha
     worker._heartbeat.after()
 
 
+@pytest.mark.rule("process.stats-lost", instead=True)
 def test_counters_that_could_not_be_flushed_are_put_back(own_server: Server) -> None:
     with harness(own_server) as bed:
         worker = pillion.Worker(bed.setup, embedded=True)
@@ -283,6 +295,7 @@ def test_counters_that_could_not_be_flushed_are_put_back(own_server: Server) -> 
         assert bed.redis.get("stat:processed") == b"7"
 
 
+@pytest.mark.rule("process.prune", "b9.47")
 def test_dead_processes_are_struck_off_the_list(bed: Harness) -> None:
     bed.redis.sadd("processes", "ghost:1:x")
     worker = pillion.Worker(bed.setup, embedded=True)

@@ -103,6 +103,7 @@ def test_an_idle_worker_stops_at_once(bed: Harness) -> None:
     assert bed.redis.scard("processes") == 0
 
 
+@pytest.mark.rule("life.quiet")
 def test_quiet_gives_back_what_was_not_started_and_lets_the_rest_finish(bed: Harness) -> None:
     worker = bed.start()
     for number in range(5):
@@ -118,6 +119,7 @@ def test_quiet_gives_back_what_was_not_started_and_lets_the_rest_finish(bed: Har
     assert [job["args"][0] for job in bed.waiting()] == [2, 3, 4, 9]
 
 
+@pytest.mark.rule("life.give-back", "life.no-failure", "retry.shutdown", "b9.31")
 @pytest.mark.parametrize("name", ["loops", "aloops", "hides"])
 def test_at_the_deadline_jobs_go_back_first_and_are_interrupted_then(bed: Harness, name: str) -> None:
     worker = bed.start()
@@ -135,6 +137,8 @@ def test_at_the_deadline_jobs_go_back_first_and_are_interrupted_then(bed: Harnes
     assert bed.redis.keys("pillion:inf:*") == []
 
 
+@pytest.mark.rule("life.give-back")
+@pytest.mark.rule("run.counts", instead=True)
 def test_what_will_not_end_is_named_and_its_job_is_back_in_the_queue(bed: Harness) -> None:
     worker = bed.start()
     bed.push("holds", 1)  # waits in one long call, where no exception reaches it
@@ -159,6 +163,7 @@ def test_a_job_that_ends_after_it_was_given_back_settles_nothing(bed: Harness) -
     assert bed.redis.keys("pillion:inf:*") == []
 
 
+@pytest.mark.rule("run.interrupted")
 def test_a_job_can_see_that_it_should_end(bed: Harness) -> None:
     worker = bed.start()
     bed.push("polite")
@@ -175,6 +180,7 @@ def test_stopping_twice_and_before_starting_is_harmless(bed: Harness) -> None:
     assert other.stop() == []
 
 
+@pytest.mark.rule("move.bulk-requeue", instead=True)
 def test_a_worker_stops_although_redis_is_gone(own_server: Server) -> None:
     with harness(own_server) as bed:
         worker = bed.start()

@@ -53,6 +53,7 @@ def broken() -> None:
     raise ValueError("broken")
 
 
+@pytest.mark.rule("testing.fake", "testing.look", "testing.modes", "fields.class")
 def test_fake_collects_and_runs_nothing() -> None:
     with testing.fake() as jobs:
         jid = Parent.perform_async(2)
@@ -68,6 +69,7 @@ def test_fake_collects_and_runs_nothing() -> None:
         assert [job["class"] for job in jobs] == ["Parent", "child"]
 
 
+@pytest.mark.rule("testing.drain", "b9.68")
 def test_drain_runs_what_jobs_push_too() -> None:
     with testing.fake() as jobs:
         Parent.perform_async(2)
@@ -76,6 +78,7 @@ def test_drain_runs_what_jobs_push_too() -> None:
         assert len(jobs) == 0
 
 
+@pytest.mark.rule("testing.look")
 def test_drain_of_one_class_leaves_the_others() -> None:
     with testing.fake() as jobs:
         Parent.perform_async(1)
@@ -86,6 +89,7 @@ def test_drain_of_one_class_leaves_the_others() -> None:
         assert len(jobs) == 0
 
 
+@pytest.mark.rule("testing.one", "testing.drain")
 def test_perform_one_takes_the_oldest_and_raises_what_it_raises() -> None:
     with testing.fake() as jobs:
         with pytest.raises(pillion.UsageError, match="expected a pushed job"):
@@ -112,6 +116,8 @@ def test_async_jobs_run_in_both_worlds() -> None:
     assert ran == [("achild", 1), ("achild", 2), ("child", 3)]
 
 
+@pytest.mark.rule("testing.inline")
+@pytest.mark.rule("testing.chain", instead=True)
 def test_inline_runs_at_once_through_both_chains() -> None:
     class Stamp:
         def __call__(self, job_class: object, job: dict[str, Any], queue: str, pool: object) -> Iterator[None]:
@@ -142,6 +148,7 @@ def test_inline_in_a_running_loop_asks_for_the_awaitable_twin() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.rule("testing.scope", "b9.67")
 def test_modes_hold_for_their_context_only_and_do_not_nest() -> None:
     inside = threading.Event()
     leave = threading.Event()
@@ -166,6 +173,7 @@ def test_modes_hold_for_their_context_only_and_do_not_nest() -> None:
     assert other == [0]
 
 
+@pytest.mark.rule("testing.modes", "testing.scope")
 def test_everywhere_switches_the_process() -> None:
     jobs = testing.everywhere("fake")
     assert jobs is not None
@@ -177,6 +185,7 @@ def test_everywhere_switches_the_process() -> None:
         testing.everywhere("fkae")  # type: ignore[arg-type]
 
 
+@pytest.mark.rule("testing.fake")
 def test_validation_is_that_of_production() -> None:
     with testing.fake(), pytest.raises(pillion.PayloadError, match=r"args\[0\]"):
         child.perform_async(object())  # type: ignore[arg-type]

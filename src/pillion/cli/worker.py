@@ -74,7 +74,8 @@ def leaving_at_once() -> Generator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is leave:  # else the app has one of its own, which is to be called, too
+            signal.signal(signal.SIGTERM, before)
 
 
 def import_app(setup: Setup, cwd: Path) -> list[str]:
@@ -106,7 +107,7 @@ def _boot(setup: Setup) -> list[Check]:
 
     config = setup.config
     log.configure(config)  # again: the app may have set the level, or broken the log with a set-up of its own
-    log.JobLines().attach(setup.events)
+    log.JobLines().attach(setup.events, only_failures=config.skip_default_job_logging)
     answers = checks.server(setup.store.run, config)
     for odd in checks.insist(answers):
         say.warning(odd.detail, [odd.cure])

@@ -38,9 +38,10 @@ CURES = {
     "CERTIFICATE_VERIFY_FAILED": "if you trust the server, name the authority of its certificate: redis.ca_file",
     "WRONG_VERSION_NUMBER": "the server does not speak TLS on this port: write redis:// instead of rediss://",
     "RECORD_LAYER_FAILURE": "the server does not speak TLS on this port: write redis:// instead of rediss://",
-    "WRONGPASS": "check user and password; in an address, write %40 for @, %3A for :, %2F for /, %23 for #",
-    "NOAUTH": "put the password into the address: redis://:PASSWORD@host",
-    "closed by server": "if it wants TLS on this port, write rediss://",
+    "invalid username-password": "check user and password; in an address, write %40 for @, %3A for :, %2F for /, %23 for #",
+    "already authenticated": "put the password into the address: redis://:PASSWORD@host",
+    "losed by server": "if it wants TLS on this port, write rediss://",
+    "Timeout connecting": "check host and port, and whether this port speaks TLS (rediss://) or not (redis://)",
 }
 """What to do about a failure to connect, by words in its text; the first that fits counts."""
 
@@ -231,27 +232,36 @@ def _without_maintenance() -> Arguments:
 
 def _question(sentinels: Sentinels, settings: RedisSettings, colour: Colour) -> Callable[[], Any]:
     """A call (or coroutine) that asks the Sentinels where the primary is now, over connections that it closes again."""
-    import redis.asyncio.sentinel
-    import redis.sentinel
+    import redis
+    import redis.asyncio
 
     patience = settings.connect_timeout
-    arguments = {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": None, **sentinels.arguments}
+    common = {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": None, "decode_responses": True}
+    arguments = common | sentinels.arguments
 
     def ask() -> Host:
-        asked = redis.sentinel.Sentinel(sentinels.hosts, sentinel_kwargs=arguments)
-        try:
-            return asked.discover_master(sentinels.master)  # type: ignore[no-any-return]
-        finally:
-            for each in asked.sentinels:
-                each.close()
+        failures = []
+        for host, port in sentinels.hosts:
+            with redis.Redis(host, port, **arguments) as client:
+                try:
+                    if found := client.sentinel_get_master_addr_by_name(sentinels.master):
+                        return found[0], int(found[1])
+                    failures.append(f"{host}:{port} does not know it")
+                except redis.RedisError as error:
+                    failures.append(f"{host}:{port}: {error}")
+        raise redis.ConnectionError(f"no Sentinel tells where it is ({'; '.join(failures)})")
 
     async def aask() -> Host:
-        asked = redis.asyncio.sentinel.Sentinel(sentinels.hosts, sentinel_kwargs=arguments)
-        try:
-            return await asked.discover_master(sentinels.master)  # type: ignore[no-any-return]
-        finally:
-            for each in asked.sentinels:
-                await each.aclose()
+        failures = []
+        for host, port in sentinels.hosts:
+            async with redis.asyncio.Redis(host=host, port=port, **arguments) as client:
+                try:
+                    if found := await client.sentinel_get_master_addr_by_name(sentinels.master):
+                        return found[0], int(found[1])
+                    failures.append(f"{host}:{port} does not know it")
+                except redis.RedisError as error:
+                    failures.append(f"{host}:{port}: {error}")
+        raise redis.ConnectionError(f"no Sentinel tells where it is ({'; '.join(failures)})")
 
     return aask if colour == "async" else ask
 

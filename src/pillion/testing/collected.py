@@ -114,9 +114,8 @@ class Collected:
             for entry in self._select(job):
                 self._jobs.remove(entry)
                 return entry
-        raise EmptyQueueError(
-            f"expected a pushed job{f' of {_name(job)}' if job else ''}, there is none; push one first"
-        )
+        of_what = f" of {_name(job)}" if job else ""
+        raise EmptyQueueError(f"expected a pushed job{of_what}, there is none; push one first")
 
 
 def _name(job: object) -> str | None:

@@ -121,7 +121,7 @@ class Reaper(Service):
         """Bury a job that took its process along three times."""
         now = self._config.clock.now()
         if job.get("dead") is False:
-            return Rescue(n, queue, job["jid"], verb="drop")
+            return Rescue(n, queue, job["jid"], verb="drop", payload=raw)  # for the death handlers
         changes: dict[str, Any] = {
             "queue": queue,
             "error_message": f"poison pill: the process died {PILL_COUNT} times while it ran this job",
