@@ -56,7 +56,7 @@ def problems(rules: Mapping[str, Rule], marks: Iterable[Mark]) -> Iterator[str]:
             if mark.instead and not rule.differs:
                 yield f"{rule.id}: {mark.test} is marked instead=True, but the rule has no `differs`"
             elif rule.differs and not mark.instead:
-                yield f"{rule.id}: `differs`, but {mark.test} is marked as its proof; add instead=True or drop `differs`"
+                yield f"{rule.id}: `differs`, but {mark.test} is marked as its proof; say instead=True there"
 
 
 def page(rules: Mapping[str, Rule], headings: Mapping[str, str], marks: Iterable[Mark]) -> str:

@@ -53,7 +53,8 @@ def test_a_slot_is_full_at_65535(bed: Harness) -> None:
     counts = counted(("A", 1))
     counts.slots["A", 0] = 70_000
     bed.setup.store.run(ops.batch(flush_commands(Keyspace(), counts, AT_22_03)))
-    assert bed.redis.execute_command("BITFIELD_RO", "h|A-22-22:3", "GET", "u16", "#0", "GET", "u16", "#1") == [65_535, 0]
+    reads = ("GET", "u16", "#0", "GET", "u16", "#1")
+    assert bed.redis.execute_command("BITFIELD_RO", "h|A-22-22:3", *reads) == [65_535, 0]
 
 
 @pytest.mark.rule("process.stats", "keys.stat")

@@ -44,36 +44,3 @@ def test_middleware_that_changes_the_arguments_and_raises_leaves_the_retry_alone
     wait_until(lambda: bed.members("retry"), what="the retry")
     (retry,) = bed.members("retry")
     assert (retry["args"], retry["queue"], retry["error_message"]) == ([1], "default", "after changing them")
-
-
-@pytest.mark.rule("retry.deaths", "retry.handlers", "b9.34", "b9.35")
-@pytest.mark.parametrize(
-    ("options", "kept", "dropped"),
-    [
-        ({"retry": False}, 0, True),
-        ({"retry": 0}, 1, False),
-        ({"retry": 0, "dead": False}, 0, True),
-        ({"retry_in": lambda count, error, job: "discard"}, 0, True),
-        ({"retry_in": lambda count, error, job: "kill"}, 1, False),
-        ({"retry": 0, "retries_exhausted": lambda job, error: "discard"}, 0, True),
-    ],
-    ids=["off", "none", "dead off", "discard", "kill", "exhausted discard"],
-)
-def test_death_handlers_hear_of_every_end_and_one_that_raises_is_skipped(
-    bed: Harness, options: dict[str, Any], kept: int, dropped: bool
-) -> None:
-    heard: SimpleQueue[tuple[dict[str, Any], BaseException]] = SimpleQueue()
-
-    def broken(job: dict[str, Any], error: BaseException) -> None:
-        raise RuntimeError("a broken handler")
-
-    @pillion.job(name="compat_dies", **options)
-    def dies() -> None:
-        raise LookupError("the end")
-
-    bed.setup.death_handlers += [broken, lambda job, error: heard.put((job, error))]
-    bed.start()
-    jid = dies.set(client=bed.client).perform_async()
-    job, error = heard.get(timeout=10)
-    assert (job["jid"], str(error), "discarded_at" in job) == (jid, "the end", dropped)
-    assert (bed.redis.zcard("dead"), bed.redis.zcard("retry")) == (kept, 0)

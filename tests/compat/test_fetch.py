@@ -18,7 +18,7 @@ from pillion.worker.queues import QueueOrder
 from tests import leaks
 from tests.servers import Server
 from tests.waiting import wait_until
-from tests.worker.harness import Harness, harness
+from tests.worker.harness import harness
 
 ran: SimpleQueue[Any] = SimpleQueue()
 never, met = threading.Event(), threading.Event()

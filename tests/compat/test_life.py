@@ -1,9 +1,7 @@
-"""A process from its start to its end: events, signals, what it shows, and what it no longer does when quiet."""
+"""Single rules about a process: its beats, what it no longer does when quiet, which blocks it runs, its figures."""
 
 from __future__ import annotations
 
-import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +10,6 @@ import pytest
 
 import pillion
 from pillion.config import Config, RedisSettings
-from pillion.errors import ConfigError
-from pillion.worker import identity
 from tests.servers import Server
 from tests.waiting import wait_until
 from tests.worker.cli import environment, running, write
@@ -22,77 +18,7 @@ from tests.worker.harness import Harness
 JOB = '{"class":"compat_due","args":[1],"queue":"low","jid":"d1","created_at":1700000000.25}'
 
 
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.rule("life.events", "life.once", "life.quiet")
-def test_events_fire_once_in_order_and_at_the_end_in_reverse(bed: Harness) -> None:
-    fired: list[str] = []
-    for number in (1, 2):
-        for event in ("startup", "shutdown", "exit"):
-            bed.setup.on(event)(lambda name=f"{event} {number}": fired.append(name))  # type: ignore[misc]
-    bed.setup.on("quiet")(lambda: fired.append("quiet"))
-    worker = bed.start()
-    worker.quiet()
-    worker.quiet()
-    worker.stop()
-    worker.stop()
-    assert fired == ["startup 1", "startup 2", "quiet", "shutdown 2", "shutdown 1", "exit 2", "exit 1"]
-
-
-@pytest.mark.rule("life.events")
-@pytest.mark.parametrize("event", ["quiet", "shutdown", "exit", "beat"])
-def test_a_function_that_raises_is_reported_and_holds_nothing_up(
-    bed: Harness, event: pillion.setup.Lifecycle, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fails() -> None:
-        raise RuntimeError(f"{event} failed")
-
-    fired: list[str] = []
-    bed.setup.on(event)(fails)
-    bed.setup.on("exit")(lambda: fired.append("exit"))
-    worker = bed.start()
-    wait_until(lambda: bed.redis.exists(worker.identity), what="the first beat")
-    assert worker.stop() == []
-    assert fired == ["exit"]
-    assert f"RuntimeError: {event} failed" in caplog.text
-
-
-@pytest.mark.rule("life.events", "life.boot")
-def test_what_startup_raises_passes_and_nothing_is_started(bed: Harness) -> None:
-    def fails() -> None:
-        raise RuntimeError("no disk")
-
-    bed.setup.on("startup")(fails)
-    worker = pillion.Worker(bed.setup, embedded=True)
-    with pytest.raises(RuntimeError, match="no disk"):
-        worker.start()
-    assert bed.redis.keys("*") == []
-
-
-@pytest.mark.rule("life.unknown-event")
-def test_an_event_that_does_not_exist_is_refused(bed: Harness) -> None:
-    with pytest.raises(ConfigError, match="expected one of startup, .* got 'started'"):
-        bed.setup.on("started")  # type: ignore[arg-type]
-
-
 # --- beats ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.rule("b9.54", "process.events")
-def test_the_first_beat_and_one_that_finds_its_row_gone_are_told(bed: Harness) -> None:
-    told: list[str] = []
-    bed.setup.on("heartbeat")(lambda: told.append("heartbeat"))
-    bed.setup.on("beat")(lambda: told.append("beat"))
-    worker = pillion.Worker(bed.setup, embedded=True)
-    worker._heartbeat.beat()
-    worker._heartbeat.beat()
-    assert told == ["heartbeat", "beat", "beat"]
-    bed.redis.delete(worker.identity)
-    worker._heartbeat.beat()
-    assert told[3:] == ["heartbeat", "beat"]
-    assert bed.redis.hkeys(worker.identity)
-    worker._heartbeat.after()
 
 
 @pytest.mark.rule("process.error")
@@ -147,39 +73,11 @@ def test_what_is_due_goes_to_the_back_of_its_queue(bed: Harness, source: str) ->
     assert due["enqueued_at"] >= int(before * 1000)
 
 
-# --- what it is called ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.rule("config.tag")
-@pytest.mark.parametrize(
-    ("folder", "given", "tag"),
-    [("shop", None, "shop"), ("shop/releases/20300131", None, "shop"), ("shop", "billing", "billing")],
-)
-def test_the_tag_is_given_or_the_folders_name(
-    folder: str, given: str | None, tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / folder).mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / folder)
-    assert identity.tag(Config(tag=given)) == tag
-
-
-@pytest.mark.rule("process.identity")
-def test_a_dyno_stands_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DYNO", "web.1")
-    assert re.fullmatch(r"web\.1:\d+:[0-9a-f]{12}", identity.identity())
-    assert identity.identity() == identity.identity()
-
-
 # --- as a process -----------------------------------------------------------------------------------------------------
 
 APP = """
-import signal, sys
+import sys
 import pillion
-
-def heard(*seen):
-    print("the app heard it first", file=sys.stderr, flush=True)
-
-signal.signal(signal.SIGTTIN, heard)
 
 @pillion.configure_server
 def server(setup):
@@ -195,15 +93,12 @@ def compat_job():
 """
 
 
-@pytest.mark.rule("config.handlers", "config.signals", "config.blocks")
-def test_a_worker_calls_the_apps_own_handler_first_and_runs_its_server_block(server: Server, tmp_path: Path) -> None:
+@pytest.mark.rule("config.blocks")
+def test_a_worker_runs_the_block_for_servers_only(server: Server, tmp_path: Path) -> None:
     write(tmp_path, {"app.py": APP})
     with running("worker", "app", cwd=tmp_path, env={"REDIS_URL": server.url}) as worker:
         worker.wait_for("is running")
-        worker.process.send_signal(signal.SIGTTIN)
-        worker.wait_for("pillion.fetcher.default")
         assert worker.stop() == 0
-    assert worker.heard.index("the app heard it first") < worker.heard.index("pillion.fetcher.default")
     assert worker.heard.count("the block for servers") == 1
     assert "the block for clients" not in worker.heard
 

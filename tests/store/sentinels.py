@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.servers import Kind, Server, binary_of, free_port, short_folder
 from tests.waiting import wait_until
@@ -50,7 +52,7 @@ class Sentinel:
         raise AssertionError(f"no sentinel would start\n{(self.folder / 'log').read_text()[-2000:]}")
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, socket_timeout=5.0, decode_responses=True)
+        return redis.Redis(port=self.port, socket_timeout=5.0, decode_responses=True, retry=Retry(NoBackoff(), 0))
 
     def wait_for_replica(self) -> None:
         """Until it knows a replica that it could promote."""

@@ -64,7 +64,7 @@ def test_passwords_and_users(new_face: NewFace, guarded: Server) -> None:
     at = f"127.0.0.1:{guarded.port}/0"
     for url in (f"redis://:{QUOTED}@{at}", f"redis://app:{QUOTED}@{at}", f"unix://app:{QUOTED}@{guarded.socket_path}"):
         assert new_face(url).push(JOB)
-    with pytest.raises(Refused, match=r"refused the credentials: invalid username-password .*check user and password"):
+    with pytest.raises(Refused, match=r"refused the credentials: invalid username-password .*check both"):
         new_face(f"redis://app:wrong@{at}").push(JOB)
     with pytest.raises(Refused, match=r"refused the credentials: .*redis://:PASSWORD@host"):
         new_face(f"redis://{at}").push(JOB)
@@ -437,7 +437,7 @@ def test_sentinels_with_a_password_of_their_own(new_face: NewFace, guarded: Serv
     try:
         asked = redis.sentinel.Sentinel([("127.0.0.1", sentinel.port)], sentinel_kwargs={"password": "other"})
         assert new_face(asked.master_for(MASTER, password=CANARY)).push(JOB)
-        with pytest.raises(Unavailable, match="no Sentinel tells where it is .*uthentication required"):
+        with pytest.raises(Unavailable, match=r"no Sentinel tells where it is .*already authenticated"):
             new_face({"sentinels": [sentinel.address], "master": MASTER, "url": f"redis://:{QUOTED}@"}).push(JOB)
     finally:
         sentinel.close()
@@ -484,7 +484,7 @@ def outcome(new_face: NewFace, given: Any) -> str:
     """Everything that can be read when somebody pushes to this address."""
     shown = ""
     try:
-        face = new_face(given)
+        face = new_face({"url": given, "connect_timeout": 0.3} if isinstance(given, str) else given)
         shown = repr([face.setup, face.setup.config, face.setup.resolved, face.client, face.setup.store.settings])
         return shown + str(face.push(JOB))
     except pillion.PillionError as error:
@@ -522,7 +522,7 @@ def test_neither_does_what_goes_wrong_later(new_face: NewFace, guarded: Server) 
     admin.execute_command("ACL", "SETUSER", "app", "-lpush")
     texts.append(told(Refused))
     admin.execute_command("ACL", "SETUSER", "app", "off")
-    admin.client_kill_filter(user="app") if hasattr(admin, "client_kill_filter") else None
+    relay.cut()
     if face.colour == "async":
         face.runner.run(asyncio.sleep(0.01))
     texts.append(told(Refused))

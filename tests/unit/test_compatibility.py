@@ -1,4 +1,4 @@
-"""Every rule of Sidekiq has a row in `docs/compatibility.md` that is true: proven, different with a reason, or later."""
+"""Every rule of Sidekiq has a true row in `docs/compatibility.md`: proven, different for a reason, or later."""
 
 from __future__ import annotations
 

@@ -38,9 +38,10 @@ CURES = {
     "CERTIFICATE_VERIFY_FAILED": "if you trust the server, name the authority of its certificate: redis.ca_file",
     "WRONG_VERSION_NUMBER": "the server does not speak TLS on this port: write redis:// instead of rediss://",
     "RECORD_LAYER_FAILURE": "the server does not speak TLS on this port: write redis:// instead of rediss://",
-    "invalid username-password": "check user and password; in an address, write %40 for @, %3A for :, %2F for /, %23 for #",
+    "invalid username-password": "check both; in an address, write %40 for @, %3A for :, %2F for / and %23 for #",
     "already authenticated": "put the password into the address: redis://:PASSWORD@host",
     "losed by server": "if it wants TLS on this port, write rediss://",
+    "reset by peer": "if it wants TLS on this port, write rediss://",
     "Timeout connecting": "check host and port, and whether this port speaks TLS (rediss://) or not (redis://)",
 }
 """What to do about a failure to connect, by words in its text; the first that fits counts."""

@@ -252,8 +252,8 @@ class Worker:
         self._announcer.join(JOIN)
 
     def _services(self) -> list[Service]:
-        services = [self._announcer, *self.fetchers, self._heartbeat, self.poller, self.reaper, self._watchdog]
-        return [*services, self._systemd] if self._systemd.is_watching else services
+        watched = [self._systemd] if self._systemd.is_watching else []
+        return [self._announcer, *self.fetchers, self._heartbeat, self.poller, self.reaper, self._watchdog, *watched]
 
     def _drained(self) -> bool:
         return all(fetcher.drained for fetcher in self.fetchers)
