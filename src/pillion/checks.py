@@ -245,7 +245,7 @@ def _leases(run: Run, keys: Keyspace) -> Check:
     claims = sum(len(ops.index_claims(index)) for index in indexes)
     detail = f"{len(late)} dead worker(s) still hold {claims} job(s): {', '.join(late[:MOST_NAMED])}"
     return Check(
-        "leases", None, detail, "any running worker returns them within a minute; start one: pillion worker APP"
+        "leases", None, detail, "a running worker returns them within a lease and a half; start one: pillion worker APP"
     )
 
 

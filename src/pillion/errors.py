@@ -19,6 +19,7 @@
     │   └── NotReplicated                  pushed, but no replica confirmed it in time
     ├── BadPayload                     a stored job that can never run (raw bytes go to the dead set)
     ├── UnknownJob                     no job is registered under the payload's class name
+    ├── PoisonPill                     a job took its process along too often; for death handlers
     └── BootError                      the worker refuses to start; the sentence says what to do
 
     Shutdown (BaseException)           raised inside a running job when the worker has to leave
@@ -185,6 +186,10 @@ class BadPayload(PillionError):
 
 class UnknownJob(PillionError):
     """No job is registered under the payload's class name in this process."""
+
+
+class PoisonPill(PillionError):
+    """A job took its process along too often. Given to death handlers; never raised."""
 
 
 class BootError(PillionError):

@@ -86,6 +86,7 @@ class JobRescued(Event, frozen=True, kw_only=True):
         owner: the lease it had been claimed under.
         rescues: how often it was counted so far; 0 for a job that was only a bystander.
         dead: it went to the dead set.
+        dropped: it went nowhere, because it said `dead: false`.
     """
 
     jid: str | None
@@ -93,6 +94,7 @@ class JobRescued(Event, frozen=True, kw_only=True):
     owner: str
     rescues: int = 0
     dead: bool = False
+    dropped: bool = False
 
 
 class LeaseLost(Event, frozen=True, kw_only=True):

@@ -293,7 +293,9 @@ class JobLines:
         self._about(event, INFO, "stopped by client middleware when it was due", shown)
 
     def _rescued(self, event: JobRescued) -> None:
-        where = "to the dead set: it has killed too many processes" if event.dead else "to its queue"
+        where = "to its queue"
+        if event.dead or event.dropped:
+            where = f"{'to the dead set' if event.dead else 'and dropped'}: it has killed too many processes"
         shown = {"jid": event.jid, "queue": event.queue}
         self._logger.warning("rescued from %s, %s", event.owner, where, extra={"pillion": shown})
 

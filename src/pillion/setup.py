@@ -76,10 +76,13 @@ class Setup:
         """Set options from code: `configure(redis=client)`, `configure("redis://...", concurrency=10)`.
 
         `redis` is a URL, a mapping of `RedisSettings` options, or an existing redis-py client or pool, whose class and
-        arguments are taken, never its connections. Raises ConfigError at once for an option that nobody knows.
+        arguments are taken, never its connections. A mapping changes only what it names. Raises ConfigError at once for
+        an option that nobody knows.
         """
         if redis is not None:
             options["redis"] = redis
+        if "redis" in options:
+            options["redis"] = _redis_over(self._options.get("redis"), options["redis"])
         before, self._options = self._options, self._options | options
         try:
             self._resolve()
@@ -232,6 +235,17 @@ class CapsuleSetup:
         self.name = name
         self.client_middleware = client_middleware
         self.server_middleware = server_middleware
+
+
+def _redis_over(before: Any, now: Any) -> Any:
+    """What `configure` was given for `redis`, with what it was given earlier under a mapping."""
+    if not isinstance(now, Mapping) or before is None:
+        return now
+    if isinstance(before, RedisSettings):
+        return msgspec.structs.replace(before, **now)
+    if isinstance(before, str):
+        before = {"url": before}
+    return {**(before if isinstance(before, Mapping) else {"client": before}), **now}
 
 
 default = Setup()

@@ -30,6 +30,7 @@ from tests.waiting import wait_until
 
 JOB = {"class": "Job", "args": [1]}
 CANARY = "c4n4ry/with@signs#and:more"
+HASTY = {"connect_timeout": 0.3, "timeout": 0.3}
 QUOTED = "c4n4ry%2Fwith%40signs%23and%3Amore"
 
 
@@ -283,7 +284,7 @@ def test_a_wrong_name_is_refused_with_the_cure(new_face: NewFace, tls: TlsServer
 
 def test_a_port_without_tls_and_one_with_it(new_face: NewFace, tls: TlsServer, ca: str) -> None:
     with pytest.raises(Unavailable, match="whether this port speaks TLS"):  # a plain server waits for more of it
-        new_face({"url": f"rediss://localhost:{tls.server.port}", "ca_file": ca, "connect_timeout": 0.3}).push(JOB)
+        new_face({"url": f"rediss://localhost:{tls.server.port}", "ca_file": ca, **HASTY}).push(JOB)
     with pytest.raises(Unavailable, match="write rediss://"):
         new_face(f"redis://localhost:{tls.port}").push(JOB)
 
@@ -484,7 +485,7 @@ def outcome(new_face: NewFace, given: Any) -> str:
     """Everything that can be read when somebody pushes to this address."""
     shown = ""
     try:
-        face = new_face({"url": given, "connect_timeout": 0.3} if isinstance(given, str) else given)
+        face = new_face({"url": given, **HASTY} if isinstance(given, str) else given)
         shown = repr([face.setup, face.setup.config, face.setup.resolved, face.client, face.setup.store.settings])
         return shown + str(face.push(JOB))
     except pillion.PillionError as error:

@@ -289,8 +289,27 @@ def test_an_effect_that_fails_is_reported_and_the_settlement_stands(bench: Bench
     (claim,) = bench.claim("a")
     bench.redis.lpush("tally", "not a number")
     stepped = bench.settle(claim, Done(), Effect("tally", ("tally",), (5,)))
-    assert "WRONGTYPE" in stepped.errors[0][1]
+    ((subject, words),) = stepped.errors
+    assert subject == "effect tally of 1"
+    assert "WRONGTYPE" in words
     assert set(bench.index()) == {b"g", b"c"}
+
+
+def test_an_effect_waits_until_its_outcome_can_be_written(bench: Bench) -> None:
+    scripts.add_effect("tally", "return redis.pcall('INCRBY', keys[1], args[1])")
+    bench.join()
+    (claim,) = bench.claim("a")
+    bench.redis.set("retry", "surprise")
+    bench.push("q", "b")
+    settled = [Settlement(claim, Retry(NOW, b"r"), (Effect("tally", ("tally",), (5,)),))]
+    stepped = bench.step(want=1, settled=settled)
+    assert [subject for subject, _ in stepped.errors] == ["1"]
+    assert stepped.claims == [("q", b"b")]
+    assert bench.redis.get("tally") is None
+    bench.redis.delete("retry")
+    bench.step(settled=settled)
+    assert bench.redis.get("tally") == b"5"
+    bench.redis.delete("tally")
 
 
 def test_a_step_works_although_the_servers_memory_is_full(server: Server, bench: Bench) -> None:

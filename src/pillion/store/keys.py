@@ -16,6 +16,7 @@ Sidekiq's keys (layout and meaning are Sidekiq 8.1's):
 | `processes`                  | set    | identities of live processes                 | pruned                     |
 | `<identity>`                 | hash   | process row: info, busy, beat, quiet, ...    | 60 s, renewed by each beat |
 | `<identity>:work`            | hash   | thread -> job it runs                        | 60 s                       |
+| `<identity>:workers`         | hash   | the same, where `wire` is "6"                | 60 s                       |
 | `<identity>-signals`         | list   | TERM, TSTP, TTIN sent by a dashboard         | 60 s                       |
 | `process_cleanup`            | string | at most one pruning of `processes` a minute  | 60 s                       |
 | `stat:processed`, `:failed`  | string | counters, in all                             | for ever                   |

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pillion.config import Config
-from pillion.errors import BadPayload, PillionError, StoreError
+from pillion.errors import BadPayload, PoisonPill, StoreError
 from pillion.events import Events, JobRescued
 from pillion.payload import decode, splice, stamp
 from pillion.store import ops
@@ -143,12 +143,9 @@ class Reaper(Service):
                     owner=owner,
                     rescues=PILL_COUNT if pill else int(rescue.counted),
                     dead=rescue.verb == "dead",
+                    dropped=rescue.verb == "drop",
                 )
             )
-
-
-class PoisonPill(PillionError):
-    """A job took its process along too often. Given to death handlers; never raised."""
 
 
 def _counted(fields: Mapping[bytes, bytes], numbers: Sequence[int]) -> set[int]:
