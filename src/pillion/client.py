@@ -9,7 +9,7 @@ caller who cannot know is told so (`MaybeEnqueued`). Nothing here runs jobs; `ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -52,6 +52,10 @@ class Delivery(Protocol):
     async def asend(self, client: Client, parcels: Sequence[Parcel], *, once: bool, durability: Durability) -> None: ...
 
 
+Holder: TypeAlias = Callable[[Delivery], Delivery | None]
+"""Given where a push would go, what holds it until a commit, or None where no transaction is open."""
+
+
 class Client:
     """Pushes jobs through one `Setup`: its chains, its options, its Redis.
 
@@ -67,7 +71,9 @@ class Client:
             raise ConfigError("expected a setup or options of its own, got both; give the options to the setup")
         self.setup = setup or (Setup(redis, **options) if own else setups.default)
 
-    def push(self, item: Item, *, once: bool = False, durability: Durability = None) -> str | None:
+    def push(
+        self, item: Item, *, once: bool = False, durability: Durability = None, after_commit: bool = True
+    ) -> str | None:
         """Push one job and return its jid, or None where client middleware stopped it.
 
         Args:
@@ -75,6 +81,8 @@ class Client:
                 (epoch seconds) schedules it.
             once: push this jid at most once in ten minutes; such a push is repeated by itself if its reply is lost.
             durability: `"replicated"` waits up to a second until a replica has the job.
+            after_commit: whether to wait for the database transaction around the push, where the program has asked for
+                that (`pillion.contrib.sqlalchemy`, `.django`); its errors are then raised by the commit.
 
         Raises:
             PayloadError: the job is malformed; nothing was sent.
@@ -86,18 +94,22 @@ class Client:
         parcel = self._prepare(item)
         if parcel is None:
             return None
-        delivery().send(self, (parcel,), once=once, durability=durability)
+        delivery(after_commit).send(self, (parcel,), once=once, durability=durability)
         return parcel.jid
 
-    async def apush(self, item: Item, *, once: bool = False, durability: Durability = None) -> str | None:
+    async def apush(
+        self, item: Item, *, once: bool = False, durability: Durability = None, after_commit: bool = True
+    ) -> str | None:
         """`push` for asyncio callers."""
         parcel = self._prepare(item)
         if parcel is None:
             return None
-        await delivery().asend(self, (parcel,), once=once, durability=durability)
+        await delivery(after_commit).asend(self, (parcel,), once=once, durability=durability)
         return parcel.jid
 
-    def push_bulk(self, item: Item, *, once: bool = False, durability: Durability = None) -> Jids | int:
+    def push_bulk(
+        self, item: Item, *, once: bool = False, durability: Durability = None, after_commit: bool = True
+    ) -> Jids | int:
         """Push many jobs of one class: `args` is an iterable of argument lists.
 
         `at` is one time for all or one per job; `spread_interval` spreads them over that many seconds from now;
@@ -111,15 +123,17 @@ class Client:
         bulk = Bulk(self, item)
         for parcels in bulk.batches():
             with bulk.accounting(parcels):
-                delivery().send(self, parcels, once=once, durability=durability)
+                delivery(after_commit).send(self, parcels, once=once, durability=durability)
         return bulk.result()
 
-    async def apush_bulk(self, item: Item, *, once: bool = False, durability: Durability = None) -> Jids | int:
+    async def apush_bulk(
+        self, item: Item, *, once: bool = False, durability: Durability = None, after_commit: bool = True
+    ) -> Jids | int:
         """`push_bulk` for asyncio callers."""
         bulk = Bulk(self, item)
         for parcels in bulk.batches():
             with bulk.accounting(parcels):
-                await delivery().asend(self, parcels, once=once, durability=durability)
+                await delivery(after_commit).asend(self, parcels, once=once, durability=durability)
         return bulk.result()
 
     def run_inline(self, item: Item) -> Any:
@@ -206,11 +220,23 @@ class RedisDelivery:
 _redis = RedisDelivery()
 _everywhere: Delivery = _redis
 _here: ContextVar[Delivery | None] = ContextVar("pillion_delivery", default=None)
+_holders: tuple[Holder, ...] = ()
 
 
-def delivery() -> Delivery:
-    """Where pushes of this context go."""
-    return _here.get() or _everywhere
+def delivery(after_commit: bool = True) -> Delivery:
+    """Where a push of this context goes: to what holds it until a commit, or to where pushes go ordinarily."""
+    ordinary = _here.get() or _everywhere
+    if after_commit:
+        for holder in _holders:
+            if (holding := holder(ordinary)) is not None:
+                return holding
+    return ordinary
+
+
+def hold_with(holder: Holder) -> None:
+    """Ask `holder` before each push whether a transaction is open here that it must wait for. For `pillion.contrib`."""
+    global _holders
+    _holders = (*(known for known in _holders if known is not holder), holder)
 
 
 def delivery_here() -> Delivery | None:

@@ -19,7 +19,7 @@ MAX_RETRY_FOR = 1_000_000_000
 MAX_LEVELS = 50
 LOG_LEVELS = ("debug", "info", "warn", "warning", "error", "fatal", "critical")
 
-TRANSPORT = frozenset({"once", "durability", "client"})
+TRANSPORT = frozenset({"once", "durability", "client", "after_commit"})
 TIMING = frozenset({"wait", "wait_until"})
 
 _BELONGS_TO_PILLION = "this field is written by Pillion itself; pick another name"
@@ -168,6 +168,7 @@ _RULES: Mapping[str, _Rule] = {
     "tags": _Rule(_tags, "a list of strings", 'write tags=["billing"]'),
     "once": _Rule(_switch, "True or False", "True makes a push idempotent by its jid"),
     "durability": _Rule(_durability, '"replicated" or None', "it waits until a replica has the job"),
+    "after_commit": _Rule(_switch, "True or False", "False pushes at once, whatever transaction is open"),
     "client": _Rule(_client, "a pillion.Client", 'write client=pillion.Client("redis://...")'),
     "log_level": _Rule(_log_level, f"one of {', '.join(LOG_LEVELS)}", "it holds while this job runs"),
 }

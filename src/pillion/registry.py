@@ -55,7 +55,7 @@ class Definition:
         name: its name on the wire.
         aliases: older names that it still answers to.
         changed: names of options that were changed after the definition.
-        transport: what only steers the push (`once`, `durability`, `client`).
+        transport: what only steers the push (`once`, `durability`, `client`, `after_commit`).
         target: the class, or the plain function.
         handle: what client middleware is given: the class, or the `FunctionJob`.
         kind: `class`, `function`, or `stub` for a class without `perform`.

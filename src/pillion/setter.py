@@ -36,16 +36,22 @@ class Pusher(Protocol):
 
     setup: Any
 
-    def push(self, item: Item, *, once: bool = False, durability: Durability = None) -> str | None: ...
+    def push(
+        self, item: Item, *, once: bool = False, durability: Durability = None, after_commit: bool = True
+    ) -> str | None: ...
 
-    def push_bulk(self, item: Item, *, once: bool = False, durability: Durability = None) -> list[str | None] | int: ...
+    def push_bulk(
+        self, item: Item, *, once: bool = False, durability: Durability = None, after_commit: bool = True
+    ) -> list[str | None] | int: ...
 
     def run_inline(self, item: Item) -> Any: ...
 
-    async def apush(self, item: Item, *, once: bool = False, durability: Durability = None) -> str | None: ...
+    async def apush(
+        self, item: Item, *, once: bool = False, durability: Durability = None, after_commit: bool = True
+    ) -> str | None: ...
 
     async def apush_bulk(
-        self, item: Item, *, once: bool = False, durability: Durability = None
+        self, item: Item, *, once: bool = False, durability: Durability = None, after_commit: bool = True
     ) -> list[str | None] | int: ...
 
     async def arun_inline(self, item: Item) -> Any: ...
@@ -75,7 +81,8 @@ class Setter(Generic[P, R_co]):
             **options: `queue`, `retry`, `retry_for`, `retry_queue`, `dead`, `backtrace`, `tags`, `log_level` and free
                 keys go into the payload; `wait` (seconds or timedelta) or `wait_until` (aware datetime or epoch
                 seconds) schedule what `perform_async` and `perform_bulk` push; `once=True` makes a push idempotent by
-                its `jid`; `durability="replicated"` waits for replicas; `client` pushes through another client.
+                its `jid`; `durability="replicated"` waits for replicas; `client` pushes through another client;
+                `after_commit=False` does not wait for a database transaction.
 
         Raises:
             ConfigError: an option has an impossible value.

@@ -8,9 +8,12 @@ are made once per job on the hot path and must cost next to nothing.
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import msgspec
+
+from pillion.errors import UsageError
 
 Payload: TypeAlias = dict[str, Any]
 """A job as it stands in Redis, decoded: `class`, `args`, `queue`, `jid`, `retry`, ... (see `payload.py`)."""
@@ -108,8 +111,12 @@ def snooze(seconds: float) -> Later:
     """Return this from a job to run it again later: `return pillion.snooze(60)`.
 
     The same job (jid, arguments) goes to the schedule set in one step with its acknowledgement. It is no failure and
-    uses up no retry.
+    uses up no retry. Raises UsageError for a time that is not finite.
     """
+    if not math.isfinite(seconds):
+        raise UsageError(
+            f"expected a finite number of seconds, got {seconds!r}; pass how long to wait, e.g. snooze(60)"
+        )
     return Later(float(seconds))
 
 

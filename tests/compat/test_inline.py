@@ -86,10 +86,3 @@ def test_fake_testing_runs_client_middleware(setup: Setup) -> None:
     with testing.fake() as jobs:
         raises.set(client=Client(setup=setup)).perform_async()
         assert [job["marked"] for job in jobs] == [True]
-
-
-@pytest.mark.rule("testing.hash", instead=True)
-def test_a_job_given_as_a_mapping_can_be_pushed_and_performed(setup: Setup) -> None:
-    with testing.fake() as jobs:
-        Client(setup=setup).push({"class": "compat_doubles", "args": [{"n": []}], "jid": "mine", "queue": "low"})
-        assert jobs.perform_one() == ("mine", [2])

@@ -72,7 +72,7 @@ class QuickAsync(pillion.Job):
             await asyncio.sleep(ms / 1000)
 
 
-class Flaky(pillion.Job, retry=5):
+class Flaky(pillion.Job, name="CrashFlaky", retry=5):
     """Fails the first time and succeeds as a retry."""
 
     @staticmethod

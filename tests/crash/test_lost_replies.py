@@ -40,7 +40,7 @@ def proxy(own_server: Server, tmp_path: Path) -> Iterator[Proxy]:
 @pytest.fixture
 def bed(own_server: Server, proxy: Proxy, tmp_path: Path) -> Iterator[Bed]:
     """A bed whose workers and pushes go through the proxy."""
-    made = Bed(own_server, tmp_path, proxy.url)
+    made = Bed(own_server, tmp_path, proxy.url, concurrency=5)
     try:
         yield made
     finally:

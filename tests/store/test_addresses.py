@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -113,42 +113,30 @@ def test_a_port_where_nobody_listens(new_face: NewFace) -> None:
 # --- a client that the program has already ----------------------------------------------------------------------------
 
 
-def existing(server: Server) -> dict[str, Callable[[], Any]]:
-    """Ways to have a redis-py client, all with settings that must not rub off."""
+def existing(server: Server) -> list[Any]:
+    """redis-py clients and pools as programs have them, some with settings that must not rub off."""
     url, path = server.tcp_url, str(server.socket_path)
     rough: dict[str, Any] = {"decode_responses": True, "protocol": 2, "socket_timeout": 0.001, "encoding": "latin-1"}
-    return {
-        "client": lambda: redis.Redis.from_url(url),
-        "decoding": lambda: redis.Redis(port=server.port, db=0, **rough),
-        "pool": lambda: redis.ConnectionPool.from_url(url, **rough),
-        "blocking pool": lambda: redis.BlockingConnectionPool.from_url(url),
-        "socket": lambda: redis.Redis(unix_socket_path=path, **rough),
-        "asyncio client": lambda: redis.asyncio.Redis.from_url(url),
-        "asyncio decoding": lambda: redis.asyncio.Redis(port=server.port, **rough),
-        "asyncio pool": lambda: redis.asyncio.ConnectionPool.from_url(url, **rough),
-    }
+    return [
+        redis.Redis.from_url(url),
+        redis.Redis(port=server.port, db=0, **rough),
+        redis.ConnectionPool.from_url(url, **rough),
+        redis.BlockingConnectionPool.from_url(url),
+        redis.Redis(unix_socket_path=path, **rough),
+        redis.asyncio.Redis.from_url(url),
+        redis.asyncio.Redis(port=server.port, **rough),
+        redis.asyncio.ConnectionPool.from_url(url, **rough),
+    ]
 
 
-@pytest.mark.parametrize(
-    "kind_of_client",
-    [
-        "client",
-        "decoding",
-        "pool",
-        "blocking pool",
-        "socket",
-        "asyncio client",
-        "asyncio decoding",
-        "asyncio pool",
-    ],
-)
-def test_an_existing_client_tells_where_the_server_is(new_face: NewFace, server: Server, kind_of_client: str) -> None:
-    face = new_face(existing(server)[kind_of_client]())
-    assert face.push(JOB)
-    assert face.push(JOB, once=True)
-    assert queued(server) == 2
-    assert face.run(command("ECHO", "bytes")) == b"bytes"
-    assert face.run(command("HELLO"))[b"proto"] == 3
+def test_an_existing_client_tells_where_the_server_is(new_face: NewFace, server: Server) -> None:
+    for count, given in enumerate(existing(server), 1):
+        face = new_face(given)
+        assert face.push(JOB), given
+        assert face.push(JOB, once=True), given
+        assert queued(server) == 2 * count
+        assert face.run(command("ECHO", "bytes")) == b"bytes"
+        assert face.run(command("HELLO"))[b"proto"] == 3
 
 
 def test_its_connections_stay_its_own(new_face: NewFace, server: Server) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -143,29 +143,28 @@ def test_what_the_caller_gave_is_kept(face: Face, server: Server) -> None:
     }
 
 
+MALFORMED: list[tuple[Any, str]] = [
+    ({"class": "A"}, "`class` and `args`"),
+    ({"args": []}, "'class' and 'args'"),
+    ([1], "'class' and 'args', got list"),
+    ({"class": "A", "args": "x"}, "`args` to be a list"),
+    ({"class": "A", "args": [], "queue": ""}, "valid queue name"),
+    ({"class": "A", "args": [], "queue": None}, "valid queue name"),
+    ({"class": "A", "args": [{"when": {1, 2}}]}, r'args\[0\]\["when"\]'),
+    ({"class": "A", "args": [], "at": "soon"}, "`at` to be a number"),
+    ({"class": "A", "args": [], "at": 1_800_000_000_000}, "before the year 10000"),
+    ({"class": "A", "args": [], "retry_for": 1_000_000_001}, "retry_for"),
+]
+
+
 @pytest.mark.rule("check.mapping", "check.args", "check.at", "check.queue", "b9.1", "b9.2")
-@pytest.mark.parametrize(
-    ("item", "words"),
-    [
-        ({"class": "A"}, "`class` and `args`"),
-        ({"args": []}, "'class' and 'args'"),
-        ([1], "'class' and 'args', got list"),
-        ({"class": "A", "args": "x"}, "`args` to be a list"),
-        ({"class": "A", "args": [], "queue": ""}, "valid queue name"),
-        ({"class": "A", "args": [], "queue": None}, "valid queue name"),
-        ({"class": "A", "args": [{"when": {1, 2}}]}, r'args\[0\]\["when"\]'),
-        ({"class": "A", "args": [], "at": "soon"}, "`at` to be a number"),
-        ({"class": "A", "args": [], "at": 1_800_000_000_000}, "before the year 10000"),
-        ({"class": "A", "args": [], "retry_for": 1_000_000_001}, "retry_for"),
-    ],
-)
-def test_a_malformed_job_is_refused_before_anything_is_sent(face: Face, server: Server, item: Any, words: str) -> None:
-    with pytest.raises(PayloadError, match=words):
-        face.push(item)
+def test_a_malformed_job_is_refused_before_anything_is_sent(face: Face, server: Server) -> None:
+    for item, words in MALFORMED:
+        with pytest.raises(PayloadError, match=words):
+            face.push(item)
     assert nothing_stands(server)
 
 
-@pytest.mark.rule("b9.5")
 def test_retry_for_takes_a_duration(face: Face, server: Server) -> None:
     import datetime as dt
 
@@ -258,40 +257,39 @@ def test_a_bulk_push_can_be_spread(still: Face, server: Server) -> None:
     assert NOW + 4 < due(server)[-1][0] <= NOW + 5  # over five seconds at least
 
 
+MALFORMED_BULK: list[tuple[dict[str, Any], str]] = [
+    ({"args": [[1], 2]}, "list of lists, got int"),
+    ({"args": [[1], "ab"]}, "list of lists, got str"),
+    ({"args": "ab"}, "iterable of lists, got str"),
+    ({"args": {"a": 1}}, "iterable of lists, got dict"),
+    ({"args": 5}, "iterable of lists, got int"),
+    ({}, "iterable of lists, got NoneType"),
+    ({"args": [[1], [2]], "at": [NOW]}, "one 'at' per job, got 1 for 2 jobs"),
+    ({"args": iter([[1]]), "at": [NOW]}, "got 1 for an unknown number of jobs"),
+    ({"args": [[1]], "at": []}, "non-empty list"),
+    ({"args": [[1]], "at": ["soon"]}, "list of epoch seconds"),
+    ({"args": [[1]], "at": [True]}, "list of epoch seconds"),
+    ({"args": [[1]], "at": None}, "'at' to be epoch seconds"),
+    ({"args": [[1]], "at": float("nan")}, "'at' to be epoch seconds"),
+    ({"args": [[1]], "at": 1_800_000_000_000}, "'at' to be epoch seconds"),
+    ({"args": [[1]], "at": [1_800_000_000_000]}, "list of epoch seconds"),
+    ({"args": [[1]], "at": NOW, "spread_interval": 5}, "one of 'at' and 'spread_interval'"),
+    ({"args": [[1]], "spread_interval": -5}, "positive number of seconds"),
+    ({"args": [[1]], "spread_interval": "5"}, "positive number of seconds"),
+    ({"args": [[1]], "batch_size": 0}, "'batch_size' to be a positive whole number"),
+    ({"args": [[1]], "batch_size": True}, "'batch_size' to be a positive whole number"),
+    ({"args": [[1]], "queue": ""}, "valid queue name"),
+]
+
+
 @pytest.mark.rule("bulk.rows", "bulk.at", "bulk.spread", "b9.11", "b9.12", "b9.13")
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"args": [[1], 2]}, "list of lists, got int"),
-        ({"args": [[1], "ab"]}, "list of lists, got str"),
-        ({"args": "ab"}, "iterable of lists, got str"),
-        ({"args": {"a": 1}}, "iterable of lists, got dict"),
-        ({"args": 5}, "iterable of lists, got int"),
-        ({}, "iterable of lists, got NoneType"),
-        ({"args": [[1], [2]], "at": [NOW]}, "one 'at' per job, got 1 for 2 jobs"),
-        ({"args": iter([[1]]), "at": [NOW]}, "got 1 for an unknown number of jobs"),
-        ({"args": [[1]], "at": []}, "non-empty list"),
-        ({"args": [[1]], "at": ["soon"]}, "list of epoch seconds"),
-        ({"args": [[1]], "at": [True]}, "list of epoch seconds"),
-        ({"args": [[1]], "at": None}, "'at' to be epoch seconds"),
-        ({"args": [[1]], "at": float("nan")}, "'at' to be epoch seconds"),
-        ({"args": [[1]], "at": 1_800_000_000_000}, "'at' to be epoch seconds"),
-        ({"args": [[1]], "at": [1_800_000_000_000]}, "list of epoch seconds"),
-        ({"args": [[1]], "at": NOW, "spread_interval": 5}, "one of 'at' and 'spread_interval'"),
-        ({"args": [[1]], "spread_interval": -5}, "positive number of seconds"),
-        ({"args": [[1]], "spread_interval": "5"}, "positive number of seconds"),
-        ({"args": [[1]], "batch_size": 0}, "'batch_size' to be a positive whole number"),
-        ({"args": [[1]], "batch_size": True}, "'batch_size' to be a positive whole number"),
-        ({"args": [[1]], "queue": ""}, "valid queue name"),
-    ],
-)
-def test_a_malformed_bulk_push_sends_nothing(face: Face, server: Server, given: Mapping[str, Any], words: str) -> None:
-    with pytest.raises(PayloadError, match=words):
-        face.push_bulk({"class": "Job", **given})
+def test_a_malformed_bulk_push_sends_nothing(face: Face, server: Server) -> None:
+    for given, words in MALFORMED_BULK:
+        with pytest.raises(PayloadError, match=words):
+            face.push_bulk({"class": "Job", **given})
     assert nothing_stands(server)
 
 
-@pytest.mark.rule("bulk.atomic")
 def test_a_bad_row_in_a_later_batch_tells_what_went_before_it(face: Face, server: Server) -> None:
     rows: list[Any] = [[1], [2], [3], "x"]
     with pytest.raises(PartlyEnqueued, match=r"^2 jobs are enqueued, 0 are not.*list of lists, got str") as caught:

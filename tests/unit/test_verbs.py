@@ -18,6 +18,7 @@ def _own_names() -> Iterator[None]:
         yield
 
 
+@pytest.mark.rule("client.inline")
 def test_perform_sync_is_perform_inline() -> None:
     class VerbSync(pillion.Job):
         def perform(self, number: int) -> int:
@@ -32,6 +33,7 @@ def test_perform_sync_is_perform_inline() -> None:
     assert verb_sync.perform_sync(4) == 8
 
 
+@pytest.mark.rule("client.delay")
 @pytest.mark.parametrize("verb", ["delay", "delay_for", "delay_until", "apply_async", "send"])
 def test_verbs_of_other_libraries_say_what_to_write(verb: str) -> None:
     class VerbOther(pillion.Job):
@@ -45,6 +47,7 @@ def test_verbs_of_other_libraries_say_what_to_write(verb: str) -> None:
             getattr(job, verb)(1, countdown=3)
 
 
+@pytest.mark.rule("client.queue_as")
 def test_queue_as_changes_the_class_and_not_its_neighbours() -> None:
     class VerbBase(pillion.Job, queue="low"):
         def perform(self) -> None: ...
@@ -82,6 +85,7 @@ def test_job_options_tell_what_applies_and_where_it_was_given() -> None:
     assert verb_mail.job_options["retry"].value is True
 
 
+@pytest.mark.rule("client.defaults")
 def test_configured_defaults_are_merged_and_named() -> None:
     class VerbPlain(pillion.Job):
         def perform(self) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 import pillion
 from pillion import activejob
-from pillion.events import JobFailed, JobSettled, JobStarted
+from pillion.events import JobFailed, JobSettled, JobStarted, JobStopped
 from pillion.payload import decode
 from tests.servers import Server
 from tests.waiting import wait_until
@@ -109,10 +110,43 @@ def test_a_definition_of_the_wrapper_itself_comes_first(bed: Harness) -> None:
         def execute(job: dict[str, Any]) -> None:
             seen.put(job["job_class"])
 
+        assert activejob.find(bed.setup.registry, execute.definition.name, "InvoiceJob") is execute.definition
         bed.raw(wrapped("InvoiceJob", 21))
         bed.start()
         assert seen.get(timeout=10) == "InvoiceJob"
         bed.settled(1)
+
+
+def test_a_reloaded_definition_runs(server: Server) -> None:
+    def define(word: str) -> None:
+        @pillion.job(name="FreshJob")
+        def fresh() -> None:
+            seen.put(word)
+
+    @contextmanager
+    def reloader() -> Iterator[None]:
+        define("loaded again")
+        yield
+
+    with pillion.registry.default.restored(), harness(server, reloader=reloader) as bed:
+        define("stale")
+        bed.raw(wrapped("FreshJob"))
+        bed.start()
+        assert seen.get(timeout=10) == "loaded again"
+        bed.settled(1)
+
+
+def test_a_due_one_that_middleware_stops_is_announced_under_the_real_class(bed: Harness) -> None:
+    def stop(job_class: object, job: dict[str, Any], queue: str, pool: object) -> Iterator[None]:
+        return
+        yield
+
+    heard: SimpleQueue[JobStopped] = SimpleQueue()
+    bed.setup.events.subscribe(JobStopped, heard.put)
+    bed.setup.client_middleware.add(stop)
+    bed.redis.zadd("schedule", {wrapped("InvoiceJob", 30): 1})
+    bed.start()
+    assert heard.get(timeout=10).name == "InvoiceJob"
 
 
 # --- failing ----------------------------------------------------------------------------------------------------------
@@ -163,13 +197,14 @@ def test_an_unknown_one_is_retried_and_the_error_names_the_real_class(bed: Harne
 
 
 @pytest.mark.parametrize("args", [[], [1], [{}], [{"arguments": 5}], [{"arguments": []}, 2]])
-def test_a_wrapper_without_what_activejob_writes_fails_and_is_kept(bed: Harness, args: list[Any]) -> None:
-    bed.raw(wrapped("InvoiceJob", args=args))
+def test_a_wrapper_without_what_activejob_writes_fails_by_the_real_class_rules(bed: Harness, args: list[Any]) -> None:
+    bed.raw(wrapped("BadInvoiceJob", args=args))
     bed.start()
-    wait_until(lambda: bed.members("retry"), what="the retry")
-    (retry,) = bed.members("retry")
+    ((member, score),) = wait_until(lambda: bed.redis.zrange("retry", 0, -1, withscores=True), what="the retry")
+    retry = json.loads(member)
     assert (retry["error_class"], retry["args"]) == ("PayloadError", args)
-    assert "InvoiceJob: expected ActiveJob's hash" in retry["error_message"]
+    assert "BadInvoiceJob: expected ActiveJob's hash" in retry["error_message"]
+    assert score > bed.setup.config.clock.now() + 900
 
 
 @pytest.mark.parametrize("real", [None, 5, ["InvoiceJob"], ""])
@@ -225,6 +260,13 @@ def test_what_is_shown(name: str, shown: str, args: list[Any]) -> None:
 
 
 @pytest.mark.rule("fields.display")
+def test_unwrapping_leaves_the_payload_alone() -> None:
+    payload = decode(golden("rails-8-activejob"))
+    before = json.dumps(payload)
+    assert activejob.unwrap(payload)["kwargs"] == {"urgent": True, "wait": 90}
+    assert json.dumps(payload) == before
+
+
 def test_an_old_mail_shows_what_its_method_takes() -> None:
     payload = decode(wrapped("ActionMailer::DeliveryJob", "UserMailer", "bye", "deliver_now", 7, {"a": 1}))
     assert (activejob.shown_class(payload), activejob.shown_args(payload)) == ("UserMailer#bye", [7, {"a": 1}])

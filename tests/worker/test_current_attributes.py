@@ -62,6 +62,7 @@ def make_due(bed: Harness) -> None:
     bed.redis.zadd("retry", {member: 1})
 
 
+@pytest.mark.rule("fields.cattr", "context.load")
 @pytest.mark.parametrize(
     "push",
     [
@@ -81,6 +82,7 @@ def test_from_the_push_to_the_run(bed: Harness, push: Callable[[Any], object]) -
     assert seen.get(timeout=10) == (None, "nobody's", None)  # the thread that ran the first one kept nothing
 
 
+@pytest.mark.rule("context.again")
 def test_through_retries_to_the_dead_set_and_back(bed: Harness) -> None:
     as_user(8, lambda: attributed.set(client=bed.client, retry=1).perform_async(2))
     bed.start()
@@ -94,6 +96,7 @@ def test_through_retries_to_the_dead_set_and_back(bed: Harness) -> None:
     assert seen.get(timeout=10)[0] == 8
 
 
+@pytest.mark.rule("fields.cattr", "context.save")
 def test_what_is_written_is_what_ruby_reads(bed: Harness) -> None:
     as_user({"id": 7}, lambda: bed.push("Attributed"))
     (job,) = bed.waiting()
@@ -102,11 +105,13 @@ def test_what_is_written_is_what_ruby_reads(bed: Harness) -> None:
     assert "ctx" not in job
 
 
+@pytest.mark.rule("context.save")
 def test_nothing_is_written_where_nothing_is_set(bed: Harness) -> None:
     bed.push("Attributed")
     assert not {"cattr", "cattr_1"} & set(bed.waiting()[0])
 
 
+@pytest.mark.rule("fields.cattr", "context.unknown")
 @pytest.mark.parametrize(
     ("cattr", "run"),
     [
@@ -126,6 +131,7 @@ def test_what_ruby_wrote_is_read(bed: Harness, cattr: Any, run: tuple[Any, Any])
     assert seen.get(timeout=10)[:2] == run
 
 
+@pytest.mark.rule("context.again")
 def test_ruby_s_survive_a_retry_and_a_promotion_here(bed: Harness) -> None:
     cattr = {"user_id": 7, "gone_since": [1, 2.50]}
     job = {"class": "Attributed", "args": [1], "jid": "j1", "queue": "default", "retry": True, "cattr": cattr}
@@ -144,6 +150,7 @@ def test_ruby_s_survive_a_retry_and_a_promotion_here(bed: Harness) -> None:
         assert (stored["cattr"], stored["cattr_2"]) == (cattr, {"x": 1})
 
 
+@pytest.mark.rule("context.load")
 def test_the_rest_of_the_client_chain_sees_what_the_job_brought(bed: Harness) -> None:
     def look(job_class: object, job: dict[str, Any], queue: str, pool: object) -> Iterator[None]:
         seen.put(user_id.get(None))
@@ -155,6 +162,7 @@ def test_the_rest_of_the_client_chain_sees_what_the_job_brought(bed: Harness) ->
     assert seen.get_nowait() == 5
 
 
+@pytest.mark.rule("context.values", instead=True)
 def test_what_is_not_plain_is_refused_at_the_push(bed: Harness) -> None:
     with pytest.raises(pillion.PayloadError, match="context variable 'user_id'"):
         as_user({1, 2}, lambda: bed.push("Attributed"))

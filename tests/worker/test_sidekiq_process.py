@@ -73,7 +73,7 @@ def row_of(bed: Harness, worker: Worker) -> dict[str, Any]:
     return info
 
 
-@pytest.mark.rule("process.info")
+@pytest.mark.rule("process.info", "process.identity")
 def test_the_row_shows_labels_tag_and_the_dynos_name(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNO", "worker.7")
     with harness(server, tag="shop", labels=("eu", "blue")) as bed:
@@ -110,6 +110,7 @@ def test_an_embedded_worker_takes_signals_off_its_list_and_obeys_none(bed: Harne
     assert bed.redis.hget(worker.identity, "quiet") == b"false"
 
 
+@pytest.mark.rule("process.slow")
 def test_five_slow_answers_in_a_row_are_warned_about(bed: Harness, caplog: pytest.LogCaptureFixture) -> None:
     heartbeat = Worker(bed.setup, embedded=True)._heartbeat
     for micros in (60_000, 60_000, 60_000, 60_000, 50_000, 60_000, 60_000, 60_000, 60_000):
@@ -124,6 +125,7 @@ def test_five_slow_answers_in_a_row_are_warned_about(bed: Harness, caplog: pytes
 # -- inside another program --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("life.embedded", "life.embedded-size")
 @pytest.mark.parametrize(("options", "expected"), [({}, 2), ({"concurrency": 7}, 7)], ids=["default", "configured"])
 def test_embed_starts_a_worker_that_leaves_the_host_alone(
     server: Server, options: dict[str, Any], expected: int
@@ -184,6 +186,7 @@ def test_handlers_that_the_app_had_for_signals_are_called_first(server: Server, 
     assert (tmp_path / "heard.txt").read_text().split() == ["TSTP", "TERM"]
 
 
+@pytest.mark.rule("config.title")
 def test_the_title_says_what_the_process_does(server: Server, tmp_path: Path) -> None:
     pytest.importorskip("setproctitle")
     write(tmp_path, {"app.py": APP})
@@ -237,6 +240,7 @@ def address_for(place: str, tmp_path: Path) -> str:
     return f"@pillion-test-{os.getpid()}" if place == "abstract" else str(tmp_path / "notify")
 
 
+@pytest.mark.rule("tools.systemd")
 @pytest.mark.parametrize("place", ["path", "abstract"])
 def test_systemd_hears_of_a_workers_life(server: Server, tmp_path: Path, place: str) -> None:
     write(tmp_path, {"app.py": APP})
@@ -320,6 +324,7 @@ def test_an_empty_collection_says_so() -> None:
     assert issubclass(pillion.EmptyQueueError, pillion.UsageError)
 
 
+@pytest.mark.rule("testing.hash")
 def test_a_job_given_as_a_hash_is_performed_through_the_server_chain() -> None:
     def shouts(instance: Any, job: dict[str, Any], queue: str) -> Generator[None]:
         job["args"][0] += f"! from {queue}"
@@ -354,6 +359,7 @@ def lines() -> Iterator[StringIO]:
     show_attributes(("bid", "tags"))
 
 
+@pytest.mark.rule("log.add")
 def test_code_can_add_to_the_context_of_its_lines(lines: StringIO) -> None:
     logger = logging.getLogger("shop.test")
     with pillion.log_context(tenant="acme", token="s3cret"), pillion.log_context(order=7):
@@ -375,6 +381,7 @@ def test_a_jobs_own_context_wins_and_what_the_code_added_stands_beside_it(lines:
     assert (context["jid"], context["class"], context["tenant"]) == (jid, "logs_a_line", "acme")
 
 
+@pytest.mark.rule("log.attributes")
 def test_which_fields_of_a_job_are_shown_can_be_chosen(lines: StringIO) -> None:
 
     job: dict[str, Any] = {"class": "logs_a_line", "args": [], "queue": "q", "jid": "j"}
@@ -400,6 +407,7 @@ def works(what):
 """
 
 
+@pytest.mark.rule("log.skip", "log.choice", "log.lines")
 @pytest.mark.parametrize("skip", ["false", "true"])
 def test_the_lines_of_jobs_can_be_left_out_but_failures_stay(server: Server, tmp_path: Path, skip: str) -> None:
     write(tmp_path, {"app.py": APP_THAT_LOGS})
@@ -416,6 +424,7 @@ def test_the_lines_of_jobs_can_be_left_out_but_failures_stay(server: Server, tmp
     assert line.startswith("INFO  pillion is running")
 
 
+@pytest.mark.rule("config.debug")
 def test_systemds_second_try_is_verbose(tmp_path: Path) -> None:
     from pillion.resolve import resolve
 

@@ -84,7 +84,7 @@ TERMINAL: list[tuple[str, dict[str, Any], bool]] = [
 ]
 
 
-@pytest.mark.rule("retry.deaths")
+@pytest.mark.rule("retry.deaths", "b9.34", "b9.35")
 @pytest.mark.parametrize(("how", "fields", "buried"), TERMINAL, ids=[how for how, *_ in TERMINAL])
 @pytest.mark.parametrize("colour", ["plain", "async"])
 def test_death_handlers_hear_of_every_end(
@@ -158,7 +158,7 @@ def test_a_handler_that_never_ends_is_given_up(bed: Harness, monkeypatch: pytest
 # -- moments of its life -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.rule("life.events", "life.once", "process.events")
+@pytest.mark.rule("life.events", "life.once", "life.quiet-order", "process.events", "b9.54")
 def test_every_moment_comes_in_its_order_and_once(bed: Harness) -> None:
     def note(event: Any, number: int) -> None:
         async def anote() -> None:
@@ -188,6 +188,7 @@ def test_every_moment_comes_in_its_order_and_once(bed: Harness) -> None:
     assert seen.empty()
 
 
+@pytest.mark.rule("life.boot")
 @pytest.mark.parametrize("colour", ["plain", "async"])
 def test_what_startup_raises_ends_the_boot(bed: Harness, colour: str) -> None:
     async def abroken() -> None:
@@ -204,11 +205,13 @@ def test_what_startup_raises_ends_the_boot(bed: Harness, colour: str) -> None:
     assert not bed.redis.exists("processes", "pillion:lease")
 
 
+@pytest.mark.rule("life.unknown-event")
 def test_a_moment_that_nobody_knows_is_refused() -> None:
     with pytest.raises(pillion.ConfigError, match=r"expected one of startup, .* got 'boot'"):
         Setup("redis://localhost").on("boot")  # type: ignore[arg-type]
 
 
+@pytest.mark.rule("life.events")
 def test_an_error_in_another_moment_is_logged_and_the_next_function_called(
     bed: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,6 +225,7 @@ def test_an_error_in_another_moment_is_logged_and_the_next_function_called(
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("backtrace.cleaner", "b9.30")
 def test_a_cleaner_goes_over_the_backtrace_before_it_is_cut(server: Server) -> None:
     def cleaner(lines: list[str]) -> list[str]:
         seen.put(len(lines))
@@ -265,6 +269,7 @@ def define_fresh(word: str, colour: str) -> None:
             seen.put(word)
 
 
+@pytest.mark.rule("run.reloader")
 @pytest.mark.parametrize("colour", ["plain", "async"])
 def test_every_run_happens_inside_the_reloader_and_runs_what_it_loaded(server: Server, colour: str) -> None:
     @contextmanager
@@ -312,6 +317,7 @@ def test_the_configured_maximum_of_retries_holds(server: Server) -> None:
         assert [job["jid"] for job in bed.members("dead")] == ["b"]
 
 
+@pytest.mark.rule("keys.dead", "move.dead", "b9.37")
 def test_the_dead_set_is_cut_by_number_and_by_age(server: Server) -> None:
     with harness(server, dead_max_jobs=4, dead_timeout_in_seconds=1000) as bed:
         now = bed.setup.config.clock.now()
@@ -339,7 +345,7 @@ def test_the_pause_between_two_looks_goes_by_the_fleet_or_is_configured(server: 
         assert 2.8 < max(pauses) <= 3
 
 
-@pytest.mark.rule("server.namespace", instead=True)
+@pytest.mark.rule("server.namespace")
 @pytest.mark.parametrize(
     "options",
     [{"namespace": "shop"}, {"redis": {"url": "redis://localhost", "namespace": "shop"}}],
@@ -371,6 +377,7 @@ def pushes_on(queue: str) -> None:
     client.push({"class": "Elsewhere", "args": [], "queue": queue})
 
 
+@pytest.mark.rule("middleware.capsule", instead=True)
 def test_a_capsules_own_chains_run_around_its_jobs_and_their_pushes(server: Server) -> None:
     capsules = (Capsule(concurrency=1), Capsule(name="serial", concurrency=1, queues=(("ledger", 0),)))
     with harness(server, capsules=capsules) as bed:
@@ -409,6 +416,7 @@ def test_chains_for_a_capsule_that_does_not_exist_are_refused(server: Server) ->
 # -- the directory, and what is loaded ---------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("life.directory")
 def test_components_are_registered_and_looked_up_by_name() -> None:
     setup = Setup("redis://localhost")
     assert setup.lookup("mailer") is None
@@ -418,6 +426,7 @@ def test_components_are_registered_and_looked_up_by_name() -> None:
     assert setup.lookup("mailer") is mailer
 
 
+@pytest.mark.rule("life.directory")
 def test_hooks_run_when_a_part_is_loaded_and_at_once_if_it_is() -> None:
     code = """
 import pillion
@@ -434,6 +443,7 @@ import pillion.testing
         pillion.on_load("wroker")
 
 
+@pytest.mark.rule("testing.warning")
 def test_the_testing_modes_warn_in_a_worker_process() -> None:
     code = "from pillion import setup, is_worker; setup.be_server(); assert is_worker(); import pillion.testing"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stderr

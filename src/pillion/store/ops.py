@@ -225,7 +225,7 @@ def resync(keys: Keyspace, owner: str, lease_ms: int, now: float | None = None) 
 def _held(reply: Any) -> Held | str:
     if isinstance(reply, bytes):
         return reply.decode()
-    generation, *fields = reply
+    generation, fields = reply
     return Held(generation, index_claims(dict(zip(fields[::2], fields[1::2], strict=True))))
 
 

@@ -14,6 +14,7 @@ process alive. A crash leaves every claim in its slot.
 from __future__ import annotations
 
 import ctypes
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -26,6 +27,8 @@ from pillion.registry import Registry
 from pillion.types import Claim
 from pillion.worker.loop import LoopThread
 from pillion.worker.runner import REQUEUE, Finished, Run, Runner
+
+log = logging.getLogger("pillion")
 
 MAX_THREADS = 64
 
@@ -87,6 +90,12 @@ class Executor:
         return [claim for claim in popped if claim is not None]
 
     @property
+    def slots(self) -> int:
+        """How many jobs can run at once: no more than there are threads, unless some of them may be async."""
+        concurrency = self.capsule.concurrency
+        return concurrency if self._registry.has_async else min(concurrency, self._most_threads)
+
+    @property
     def busy(self) -> int:
         """How many jobs are running."""
         return len(self.running)
@@ -120,8 +129,12 @@ class Executor:
         for _ in range(min(missing, count)):
             name = f"pillion.{self.capsule.name}.{len(self._threads) + 1}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # those there are go on; what nobody starts is given back, and tried again
+                log.error("%s could not be started: %s", name, error)
+                return
             self._threads.append(thread)
-            thread.start()
 
     def _work(self) -> None:
         while True:
@@ -131,6 +144,8 @@ class Executor:
             except Shutdown:  # raised late, between two jobs: the claim it was meant for is back in its queue
                 if self._ended:
                     return
+            except Exception:
+                log.exception("pillion.%s: a job thread met an error of its own; going on", self.capsule.name)
 
     def _work_once(self) -> bool:
         n = self._inbox.get()
@@ -197,15 +212,17 @@ class Executor:
                 self._tokens.get_nowait()
             except Empty:
                 self._loop_starved = True
-                return
+                if self._tokens.empty():
+                    return
+                continue  # one came back before anybody could see that we wait for it
             claim = self.unstarted.pop(self._loop_inbox.popleft(), None)
             run = self._begin(claim) if claim is not None else None
             if run is None:
                 self._release()
                 continue
             run.thread = threading.get_ident()
-            self.running[run.claim.n] = run
             run.task = self._loop.task(self._arun(run))
+            self.running[run.claim.n] = run
 
 
 def _nobody_sleeps() -> None:

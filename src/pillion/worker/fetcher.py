@@ -21,6 +21,7 @@ import logging
 import os
 import select
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 
 from pillion import activejob
@@ -40,7 +41,7 @@ from pillion.worker.queues import QueueOrder
 from pillion.worker.runner import REQUEUE, Finished
 from pillion.worker.service import Service
 from pillion.worker.suspects import Suspects
-from pillion.worker.tenure import Tenure, Turned
+from pillion.worker.tenure import REFUSED_REST, Tenure, Turned
 
 log = logging.getLogger("pillion")
 
@@ -54,6 +55,8 @@ HERD_MAX = 0.200
 BACKOFF_FIRST = 0.05
 BACKOFF_MAX = 5.0
 AUDIT_EVERY = 10.0
+SHUN = 5.0
+MOST_REFUSED = 20
 
 
 class Fetcher(Service):
@@ -100,10 +103,12 @@ class Fetcher(Service):
         self._backoff = 0.0
         self._down_since: float | None = None
         self._healthy: tuple[float, float] | None = None
+        self._shunned: dict[str, float] = {}
         self._next_audit = config.clock.steady() + AUDIT_EVERY
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
+        weakref.finalize(self, _close, self._wake_in, self._wake_out)  # not before the last job thread forgets us
         executor.wake = self.wake
 
     # -- called from other threads ---------------------------------------------------------------------------------
@@ -154,17 +159,14 @@ class Fetcher(Service):
         want = min(self._want(), MAX_BATCH)
         wake = self._came_short
         try:
-            turned = self.tenure.step(want, self._order.next, wake=wake)
+            turned = self.tenure.step(want, self._sound_queues, wake=wake)
             self._hand_out(turned)
             self._start_suspect()
             self._audit_now_and_then()
             self._recovered()
-            claimed = sum(len(claim.raw) for claim in turned.claims)
-            self._came_short = len(turned.claims) < want and claimed < MAX_CLAIM_BYTES
-            if turned.refused:
-                self._report(turned.refused)
-                self._sleep(BACKOFF_MAX / 5)
-            elif self._may_rest(turned, wake, held_back):
+            self._came_short = len(turned.claims) < want and not _is_full(turned.claims)
+            self._report(turned.refused)
+            if self._may_rest(turned, wake, held_back):
                 self._rest(short=self._came_short)
         except StoreError as error:
             self._trouble(error)
@@ -173,12 +175,14 @@ class Fetcher(Service):
     def _may_rest(self, turned: Turned, wake: bool, was_held_back: bool) -> bool:
         """Not while there is something to write or claim, nor before a step that came back short asked to be woken."""
         asked_in_vain = self._came_short and not wake
-        full = len(turned.claims) == MAX_BATCH and self._want() > 0
+        full = _is_full(turned.claims) and self._want() > 0
         set_free = was_held_back and not self._held_back()
-        return not (asked_in_vain or full or set_free or turned.lost or self.tenure.outbox)
+        return not (asked_in_vain or full or set_free or turned.lost or self.tenure.has_outcomes)
 
     def wait(self, seconds: float) -> None:
-        """The fetcher sleeps inside its turns."""
+        """The fetcher sleeps inside its turns; only one that broke off is followed by a pause."""
+        if seconds:
+            super().wait(seconds)
 
     def after(self) -> None:
         """Write what is left, give the lease back."""
@@ -198,7 +202,8 @@ class Fetcher(Service):
         finished = self.executor.finished
         self.tenure.add([finished.popleft() for _ in range(len(finished))])
         if self._held_back():
-            self._give_back(self.executor.take_back(self._suspects.spare(list(self.executor.unstarted))))
+            unstarted = list(self.executor.unstarted)
+            self._give_back(self.executor.take_back(unstarted if self._evict else self._suspects.spare(unstarted)))
         else:
             self._give_back(self.executor.take_back(self._pace.overdue()))
         if self._quiet:
@@ -217,7 +222,17 @@ class Fetcher(Service):
     def _want(self) -> int:
         if self._held_back():
             return 0
-        return max(self.executor.capsule.concurrency + self._pace.prefetch() - self.executor.held, 0)
+        taken = self.executor.held + max(len(self.tenure.refused) - MOST_REFUSED, 0)
+        return max(self.executor.slots + self._pace.prefetch() - taken, 0)
+
+    def _sound_queues(self, want: int) -> tuple[tuple[str, int], ...]:
+        """The queues of a step, but for a while without those that the server refused to read."""
+        queues = self._order.next(want)
+        if not self._shunned:
+            return queues
+        now = self._config.clock.steady()
+        self._shunned = {subject: end for subject, end in self._shunned.items() if end > now}
+        return tuple(pair for pair in queues if pair[0] not in self._shunned)
 
     def _hand_out(self, turned: Turned) -> None:
         """Pass news on: claims to the executor, written outcomes to whoever waits for them."""
@@ -239,6 +254,9 @@ class Fetcher(Service):
             return
         if turned.suspects:
             claims = self._suspects.pick(claims)
+        if self._suspects.shut_out:
+            self._give_back(claims)
+            return
         self._pace.dispatched(claims)
         self.executor.dispatch(claims, self._is_async if self._registry.has_async else _never)
 
@@ -287,6 +305,8 @@ class Fetcher(Service):
             rest = min(rest, self._config.rng.uniform(*POLL))
         if self._held_back() and not self._quiet:
             rest = min(rest, LOOK_AGAIN)
+        if self.tenure.refused:
+            rest = min(rest, REFUSED_REST)
         return min(rest, self._pace.patience())
 
     def _sleep(self, seconds: float, *, hear: bool = False) -> tuple[bool, bool]:
@@ -338,8 +358,11 @@ class Fetcher(Service):
             self._down_since, self._backoff = None, 0.0
 
     def _report(self, refused: Sequence[tuple[str, str]]) -> None:
+        now = self._config.clock.steady()
         for subject, words in refused:
-            log.error("%s: the server refused to touch %s: %s", self.name, subject, words)
+            if self._shunned.get(subject, now) <= now:
+                self._shunned[subject] = now + SHUN
+                log.error("%s: the server refused to touch %s: %s", self.name, subject, words)
 
     def _audit_now_and_then(self) -> None:
         now = self._config.clock.steady()
@@ -355,5 +378,15 @@ def _readable(descriptors: Iterable[int], seconds: float) -> list[int]:
     return [descriptor for descriptor, _ in poll.poll(max(seconds, 0.0) * 1000)]
 
 
+def _is_full(claims: Sequence[Claim]) -> bool:
+    """Whether one step could not have brought more."""
+    return len(claims) == MAX_BATCH or sum(len(claim.raw) for claim in claims) >= MAX_CLAIM_BYTES
+
+
 def _never(_raw: bytes) -> bool:
     return False
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -27,6 +27,7 @@ from pillion.worker.stats import Stats, flush_commands
 
 log = logging.getLogger("pillion")
 
+ROWS_PER_COMMAND = 1_000  # Lua passes at most about 8,000 words to a command
 SIGNALS = ("TERM", "TSTP", "TTIN")
 PRUNE_EVERY = 6
 SLOW_RTT_US = 50_000
@@ -142,11 +143,12 @@ class Heartbeat(Service):
         if self._config.wire == "6":
             keys.append(self._store.keys.workers(self.identity))
         runs = [run for executor in self._executors for run in list(executor.running.values())]
-        rows = [word for run in runs for word in (self._tid(run), self._work_row(run))]
         commands: list[Command] = []
         for key in keys:
             commands.append(("UNLINK", key))
-            if rows:
+            for start in range(0, len(runs), ROWS_PER_COMMAND):
+                part = runs[start : start + ROWS_PER_COMMAND]
+                rows = [word for run in part for word in (self._tid(run), self._work_row(run))]
                 commands += [("HSET", key, *rows), ("EXPIRE", key, PROCESS_TTL)]
         return commands
 

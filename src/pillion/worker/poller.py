@@ -23,6 +23,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from pillion.activejob import real_name
 from pillion.config import Config
 from pillion.errors import BadPayload, PillionError, Refused, StoreError
 from pillion.events import Events, JobStopped, PayloadRejected
@@ -158,10 +159,10 @@ class Poller(Service):
         return Move(member, score, "push", now + TRY_AGAIN, _changed(member, kept), kept["queue"])
 
     def _stopped(self, payload: Payload) -> None:
-        log.info("client middleware stopped a due job: %s %s", payload["class"], payload["jid"])
+        name = real_name(payload["class"], payload.get("wrapped"))
+        log.info("client middleware stopped a due job: %s %s", name, payload["jid"])
         if self._events.wanted(JobStopped):
-            name, queue = payload["class"], payload["queue"]
-            self._events.emit(JobStopped(jid=payload["jid"], name=name, queue=queue, payload=payload))
+            self._events.emit(JobStopped(jid=payload["jid"], name=name, queue=payload["queue"], payload=payload))
 
 
 def _changed(member: bytes, payload: Payload) -> bytes:

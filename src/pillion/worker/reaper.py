@@ -10,7 +10,8 @@ Poison pills. A job that kills its process would be rescued for ever, so crashes
 
 - the first time, a jid counts if it was among the `concurrency` oldest claims of the dead owner, for claims start in
   order and only those can have been running. It is a *suspect* from then on;
-- suspects are started alone and marked (see `isolation.py`). If the dead owner had marked one, only that one counts;
+- suspects are started alone and marked (see `isolation.py`). From then on only a crash after its mark counts against
+  it, and where an owner had marked one, only that one is counted;
 - at the third count within 72 hours it goes to the dead set with the reason, or nowhere if it said `dead: false`.
 
 Outage amnesty. After an outage of the server all leases are over at once and everybody is alive. So nobody fences
@@ -22,6 +23,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from pillion.config import Config
 from pillion.errors import BadPayload, PoisonPill, StoreError
@@ -86,10 +89,10 @@ class Reaper(Service):
         keys, config = self._store.keys, self._config
         fields = self._store.run(ops.index(keys, owner))
         claims = sorted(ops.index_claims(fields).items())
-        counted = _counted(fields, [n for n, _ in claims])
+        blame = _blame(fields, [n for n, _ in claims])
         moved = 0
         for batch in _batches(claims) or [()]:  # an owner without claims is to be forgotten, too
-            rescues = self._rescues(owner, batch, counted) if batch else []
+            rescues = self._rescues(owner, batch, blame) if batch else []
             op = ops.salvage(
                 keys, owner, rescues, dead_max=config.dead_max_jobs, dead_timeout=config.dead_timeout_in_seconds
             )
@@ -103,14 +106,14 @@ class Reaper(Service):
         since = self._healthy_since()
         return since is not None and self._config.clock.steady() - since >= self._config.lease
 
-    def _rescues(self, owner: str, claims: Sequence[tuple[int, str]], counted: set[int]) -> list[Rescue]:
+    def _rescues(self, owner: str, claims: Sequence[tuple[int, str]], blame: Blame) -> list[Rescue]:
         payloads = self._store.run(ops.slots(self._store.keys, owner, [n for n, _ in claims]))
         jobs = [_read(raw) for raw in payloads]
         jids = [job["jid"] if job else "" for job in jobs]
         counts = self._store.run(ops.rescue_counts(self._store.keys, jids))
         rescues = []
         for (n, queue), raw, job, jid, count in zip(claims, payloads, jobs, jids, counts, strict=True):
-            counts_now = n in counted and bool(jid)
+            counts_now = bool(jid) and blame.falls_on(n, count)
             if counts_now and job and raw and count + 1 >= PILL_COUNT:
                 rescues.append(self._pill(n, queue, raw, job))
             else:
@@ -148,15 +151,29 @@ class Reaper(Service):
             )
 
 
-def _counted(fields: Mapping[bytes, bytes], numbers: Sequence[int]) -> set[int]:
-    """The claims whose jobs may have killed the owner: the marked suspect, or else the oldest that fit its slots.
+class Blame(msgspec.Struct, frozen=True):
+    """Which claims of a dead owner may have killed it.
 
-    The mark of a suspect that came to its end may still be there; it says nothing about the others.
+    Attributes:
+        marked: suspects that had been started alone.
+        oldest: those that fit its slots, and so may have been running.
     """
-    if marks := ops.index_marks(fields) & set(numbers):
-        return marks
-    concurrency = int(fields.get(b"c", b"0"))
-    return set(numbers[:concurrency])
+
+    marked: frozenset[int]
+    oldest: frozenset[int]
+
+    def falls_on(self, n: int, crashes: int) -> bool:
+        """Whether this crash counts against claim `n`, after so many earlier ones.
+
+        A suspect runs only after it was marked. One without a mark was waiting, for its turn or another capsule's.
+        """
+        return n in self.marked if self.marked else n in self.oldest and not crashes
+
+
+def _blame(fields: Mapping[bytes, bytes], numbers: Sequence[int]) -> Blame:
+    """Whom to blame among an owner's claims. The mark of a suspect that came to its end says nothing about the others."""
+    oldest = numbers[: int(fields.get(b"c", b"0"))]
+    return Blame(frozenset(ops.index_marks(fields) & set(numbers)), frozenset(oldest))
 
 
 def _batches(claims: Sequence[tuple[int, str]]) -> list[Sequence[tuple[int, str]]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from pillion import activejob
 from pillion.config import Config
 from pillion.context import Signals
 from pillion.setup import Setup
@@ -51,7 +52,7 @@ class ReloadingRunner(Runner):
         return result, None
 
     def _look_up_again(self, run: Run) -> None:
-        found = self._get(run.payload["class"])
+        found = activejob.find(self._setup.registry, run.payload["class"], run.payload.get("wrapped"))
         if found is not None and found.is_async == run.definition.is_async:
             run.definition = found
 

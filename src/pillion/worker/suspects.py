@@ -38,7 +38,12 @@ class Suspects:
     @property
     def must_wait(self) -> bool:
         """Whether nothing but a suspect of ours may start: there is one, or another fetcher has one."""
-        return bool(self) or self._gate.shuts_out(self)
+        return bool(self) or self.shut_out
+
+    @property
+    def shut_out(self) -> bool:
+        """Whether another fetcher has the gate."""
+        return self._gate.shuts_out(self)
 
     def pick(self, claims: Sequence[Claim]) -> list[Claim]:
         """Keep the suspects among new claims; the others are returned."""
@@ -58,9 +63,11 @@ class Suspects:
             self._gate.free(self)
             return None
         now = self._steady()
-        if self._alone is not None or not self._gate.take(self, now) or not self._gate.clear(now):
+        if self._alone is not None or self._executor.held >= self._executor.slots:
             return None
-        if self._executor.finished or self._tenure.outbox:
+        if not self._gate.take(self, now) or not self._gate.clear(now):
+            return None
+        if self._executor.finished or self._tenure.has_outcomes:
             return None
         marked = self._tenure.mark(self._waiting[0])
         claim = self._waiting.popleft()

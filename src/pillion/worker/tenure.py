@@ -11,7 +11,8 @@ One thread owns a tenure. Errors of the store pass through; the next call repair
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -27,6 +28,7 @@ log = logging.getLogger("pillion")
 
 MARGIN_PER_LEASE = 12
 NAMES_TO_TRY = 5
+REFUSED_REST = 1.0
 
 
 class Turned(msgspec.Struct):
@@ -55,6 +57,7 @@ class Tenure:
         self.owner: Owner | None = None
         self.mine: set[int] = set()
         self.outbox: dict[int, Finished] = {}
+        self.refused: dict[int, float] = {}
         self.valid_until = float("-inf")
         self.tracking = False
         self._keys = store.keys
@@ -76,6 +79,18 @@ class Tenure:
             if n in self.mine and n not in self._doubtful:
                 self.outbox[n] = item
 
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether there is an outcome to write now."""
+        return next(self._writable(), None) is not None
+
+    def _writable(self) -> Iterator[Finished]:
+        """The outbox without what the server refused a moment ago, which must not keep the others waiting."""
+        if not self.refused:
+            return iter(self.outbox.values())
+        now = self._steady()
+        return (item for n, item in self.outbox.items() if self.refused.get(n, now) <= now)
+
     def step(self, count: int, queues: Callable[[int], tuple[tuple[str, int], ...]], *, wake: bool) -> Turned:
         """Renew, write up to 200 outcomes and claim up to `count` jobs; first repair what an earlier error left.
 
@@ -92,7 +107,7 @@ class Tenure:
         self, turned: Turned, count: int, queues: Callable[[int], tuple[tuple[str, int], ...]], wake: bool
     ) -> None:
         count = min(count, MAX_BATCH)
-        batch = [item for _, item in zip(range(MAX_BATCH), self.outbox.values(), strict=False)]
+        batch = list(islice(self._writable(), MAX_BATCH))
         want = Want(count, self._next, queues(count) if count else ())
         reply = self._send(batch, want, wake and self.tracking)
         if isinstance(reply, Stepped):
@@ -198,8 +213,10 @@ class Tenure:
         for item in batch:
             n = item.claim.n
             if str(n) in unwritten:
+                self.refused[n] = self._steady() + REFUSED_REST
                 continue
             del self.outbox[n]
+            self.refused.pop(n, None)
             self.mine.discard(n)
             if n not in missed:
                 turned.written.append(item)
@@ -221,6 +238,7 @@ class Tenure:
         self.owner = Owner(self.owner.name, held.generation)
         for n in self._doubtful - held.claims.keys():
             turned.written.append(self.outbox.pop(n))
+            self.refused.pop(n, None)
             self.mine.discard(n)
         self._doubtful = set()
         self.mine &= held.claims.keys()
@@ -249,4 +267,5 @@ class Tenure:
         self.owner, self.valid_until = None, float("-inf")
         self.mine.clear()
         self.outbox.clear()
+        self.refused.clear()
         self._doubtful, self._must_resync = set(), False

@@ -2,7 +2,7 @@
 -- resync: after a lost reply, shut out the old connection's late bytes and tell what this owner really holds.
 -- KEYS  lease, index
 -- ARGV  owner, lease ms, now ms or ''
--- Returns 'FENCED', or {generation, field, value, ...} of the index.
+-- Returns 'FENCED', or {generation, {field, value, ...} of the index}.
 -- Cost  O(claims held). Crash before or after: nothing is moved; every resync raises the generation again.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) or redis.call('HEXISTS', KEYS[2], 'g') == 0 then return 'FENCED' end
 local now = tonumber(ARGV[3])
@@ -12,4 +12,4 @@ if not now then
 end
 redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], ARGV[1])
 local generation = redis.call('HINCRBY', KEYS[2], 'g', 1)
-return {generation, unpack(redis.call('HGETALL', KEYS[2]))}
+return {generation, redis.call('HGETALL', KEYS[2])}

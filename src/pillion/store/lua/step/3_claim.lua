@@ -1,8 +1,11 @@
 -- step, part 3: claim jobs, queue by queue. The index entry is written before the payload moves: an entry without a slot is
 -- harmless, a slot without an entry would be lost from sight.
 local paused = {}
-if want > 0 and redis.call('EXISTS', KEYS[3]) == 1 then
-  for _, name in ipairs(redis.call('SMEMBERS', KEYS[3])) do paused[name] = true end
+if want > 0 then
+  local names = redis.pcall('SMEMBERS', KEYS[3])
+  if not failed(names, 'paused') then
+    for _, name in ipairs(names) do paused[name] = true end
+  end
 end
 
 local function take(q, most)
@@ -29,7 +32,7 @@ end
 
 local open = {}
 for q = 1, nqueues do
-  if want > 0 and not paused[ARGV[12 + 2 * q]] and take(q, tonumber(ARGV[13 + 2 * q])) then open[#open + 1] = q end
+  if want > 0 and room > 0 and not paused[ARGV[12 + 2 * q]] and take(q, tonumber(ARGV[13 + 2 * q])) then open[#open + 1] = q end
 end
 for _, q in ipairs(open) do
   if want > 0 and room > 0 and #claims > 0 then take(q, want) end

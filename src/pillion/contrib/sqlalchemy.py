@@ -1,0 +1,231 @@
+"""Pushes inside an SQLAlchemy transaction wait for its commit.
+
+    Session = sessionmaker(engine)             # or async_sessionmaker, scoped_session, a class, one session
+    push_after_commit(Session)
+
+    with Session.begin() as session:
+        session.add(order)
+        session.flush()
+        Invoice.perform_async(order.id)        # returns the jid; pushed after the commit, dropped at a rollback
+
+A push waits for the open transaction of a registered session that the same thread or task has used, or whoever started
+it with its context; of several for the one used last. What is pushed inside a savepoint (`begin_nested`) goes with it
+when it is rolled back. The bytes stand in `session.info` and wait in memory; what a process that dies does to them
+stands in `held.py`.
+
+A session opens a transaction for reading, too, and often is just closed after that. So the end decides:
+
+    commit                                           pushed
+    rollback                                         dropped, with a line in the log
+    closed, and had written to the database          dropped, with a warning: closing has rolled that back
+    closed, and had not, as far as the session knows pushed: there was nothing to undo
+
+An error of the push is raised by `commit()` (or `close()`); the commit stands and the session can be used.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, TypeAlias
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_session, async_sessionmaker
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, scoped_session, sessionmaker
+from sqlalchemy.util import await_only
+
+from pillion.client import Delivery, hold_with
+from pillion.contrib.held import Held, Holding, apush_all, jids, push_all
+
+log = logging.getLogger("pillion")
+
+Sessions: TypeAlias = (
+    sessionmaker[Any]
+    | scoped_session[Any]
+    | type[Session]
+    | Session
+    | async_sessionmaker[Any]
+    | async_scoped_session[Any]
+    | AsyncSession
+)
+
+_KEY = "pillion"
+_WRITES = "pillion writes"
+_registered: weakref.WeakSet[Any] = weakref.WeakSet()  # `event.contains` confuses what has the address of the dead
+_used: ContextVar[tuple[weakref.ref[Session], ...]] = ContextVar("pillion_sessions", default=())
+
+
+def push_after_commit(sessions: Sessions) -> None:
+    """Let pushes wait for open transactions of these sessions; call it once, where the sessions are configured.
+
+    Doing it again changes nothing. Of a single session, a transaction that is already open counts from now on.
+    """
+    target = _sync(sessions)
+    if target not in _registered:
+        _registered.add(target)
+        for name, listener in _LISTENERS.items():
+            event.listen(target, name, listener)
+    if isinstance(target, Session) and target.in_transaction() and _KEY not in target.info:
+        _note(target)
+    hold_with(_holder)
+
+
+class _Waiting:
+    """What waits for the end of one transaction, by savepoint.
+
+    Attributes:
+        wrote: something was written in it, as far as the session knows.
+        committed, rolled_back: how the database has ended it.
+    """
+
+    def __init__(self, *, wrote: bool) -> None:
+        self.wrote = wrote
+        self.committed = self.rolled_back = False
+        self._levels: dict[SessionTransaction | None, list[Held]] = {}
+
+    def keep(self, session: Session, held: Held) -> None:
+        self.wrote = self.wrote or bool(session.new or session.dirty or session.deleted)
+        self._levels.setdefault(_level(session), []).append(held)
+
+    def release(self, savepoint: SessionTransaction, session: Session) -> None:
+        """The savepoint has ended: what is left of it waits with the one around it."""
+        if held := self._levels.pop(savepoint, None):
+            self._levels.setdefault(_level(session), []).extend(held)
+
+    def drop(self, level: SessionTransaction | None) -> None:
+        if held := self._levels.pop(level, None):
+            log.info("rolled back with their transaction, so not pushed: jobs %s", jids(held))
+
+    def take(self) -> list[Held]:
+        """Everything that waits; it does not wait any more."""
+        taken, self._levels = self._levels, {}
+        return [held for level in taken.values() for held in level]
+
+    def __del__(self) -> None:
+        if held := self.take():
+            log.warning(
+                "their session was neither committed, rolled back nor closed, so not pushed: jobs %s", jids(held)
+            )
+
+
+def _holder(ordinary: Delivery) -> Delivery | None:
+    for reference in reversed(_used.get()):
+        session = reference()
+        waiting: _Waiting | None = None if session is None else session.info.get(_KEY)
+        if session is not None and waiting is not None and not waiting.rolled_back:
+            return Holding(ordinary, partial(waiting.keep, session))
+    return None
+
+
+def _created(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        _note(session)
+
+
+def _note(session: Session) -> None:
+    """A transaction of this session is open."""
+    session.info[_KEY] = _Waiting(wrote=session.info.pop(_WRITES, False))
+    _use(session)
+
+
+def _use(session: Session) -> None:
+    """This context uses the session. It may have been begun in another, as web frameworks do for their handlers."""
+    used = _used.get()
+    if not used or used[-1]() is not session:
+        others = [each for each in used if (other := each()) and other is not session and _KEY in other.info]
+        _used.set((*others, weakref.ref(session)))
+
+
+def _attached(session: Session, instance: object) -> None:
+    del instance
+    _use(session)
+
+
+def _flushed(session: Session, context: object) -> None:
+    del context
+    _use(session)
+    _wrote(session)
+
+
+def _executed(state: ORMExecuteState) -> None:
+    _use(state.session)
+    if state.is_insert or state.is_update or state.is_delete:
+        state.session.info[_WRITES] = True  # heard before the transaction begins that the statement opens by itself
+        _wrote(state.session)
+
+
+def _wrote(session: Session) -> None:
+    if (waiting := session.info.get(_KEY)) is not None:
+        waiting.wrote = True
+
+
+def _committed(session: Session) -> None:
+    waiting: _Waiting | None = session.info.get(_KEY)
+    if waiting is not None and session.get_nested_transaction() is None:
+        waiting.committed = True
+
+
+def _rolled_back(session: Session) -> None:
+    waiting: _Waiting | None = session.info.get(_KEY)
+    if waiting is not None:
+        waiting.drop(_level(session))
+        waiting.rolled_back = session.get_nested_transaction() is None
+
+
+def _ended(session: Session, transaction: SessionTransaction) -> None:
+    waiting: _Waiting | None = session.info.get(_KEY)
+    if waiting is None:
+        return
+    if transaction.nested:
+        waiting.release(transaction, session)
+    elif transaction.parent is None:
+        del session.info[_KEY]
+        session.info.pop(_WRITES, None)
+        _settle(session, waiting)
+
+
+def _settle(session: Session, waiting: _Waiting) -> None:
+    """Push or drop what has waited for a transaction that is over, after the session has let go of it."""
+    held = waiting.take()
+    if not held:
+        return
+    if not waiting.committed and (waiting.wrote or waiting.rolled_back):
+        log.warning("their session was closed before it committed what it wrote, so not pushed: jobs %s", jids(held))
+    elif async_session(session) is not None:
+        await_only(apush_all(held))
+    else:
+        push_all(held)
+
+
+def _level(session: Session) -> SessionTransaction | None:
+    """The savepoint that is open, or else the transaction."""
+    return session.get_nested_transaction() or session.get_transaction()
+
+
+def _sync(sessions: Sessions) -> sessionmaker[Any] | scoped_session[Any] | type[Session] | Session:
+    """What SQLAlchemy takes listeners for: of asyncio sessions the plain ones inside them."""
+    if isinstance(sessions, async_scoped_session):
+        return _sync(sessions.session_factory)
+    if isinstance(sessions, AsyncSession):
+        return sessions.sync_session
+    if not isinstance(sessions, async_sessionmaker):
+        return sessions
+    inner: type[Session] = sessions.kw.get("sync_session_class") or sessions.class_.sync_session_class
+    if _KEY not in vars(inner):
+        inner = type(inner.__name__, (inner,), {_KEY: "listened to"})
+        sessions.configure(sync_session_class=inner)
+    return inner
+
+
+_LISTENERS: dict[str, Callable[..., Any]] = {
+    "after_transaction_create": _created,
+    "after_transaction_end": _ended,
+    "after_attach": _attached,
+    "after_flush": _flushed,
+    "do_orm_execute": _executed,
+    "after_commit": _committed,
+    "after_rollback": _rolled_back,
+}
