@@ -233,9 +233,14 @@ class Registry:
         )
 
     @contextmanager
-    def restored(self) -> Generator[None]:
-        """Forget at the end of the block what was registered inside it. For tests; not while other threads register."""
+    def restored(self, *, empty: bool = False) -> Generator[None]:
+        """Forget at the end of the block what was registered inside it, which begins `empty` if asked to.
+
+        For tests; not while other threads register.
+        """
         before = dict(self._entries)
+        if empty:
+            self._entries = {}
         try:
             yield
         finally:

@@ -48,8 +48,10 @@ class Collector:
         with registry.default.restored():
             return (yield)
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        for item in session.items:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Before anything is deselected."""
+        for item in items:
             test = item.nodeid.partition("[")[0]
             for marker in item.iter_markers("rule"):
                 instead = dict(marker.kwargs).pop("instead", False)

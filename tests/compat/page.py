@@ -26,7 +26,7 @@ What Sidekiq 8.1 does, one row per rule, and how Pillion stands to it. Older ver
 | Status | Rules | Meaning |
 |---|---:|---|
 | proven | {proven} | the tests in the row fail if Pillion does otherwise |
-| different | {different} | on purpose, for the reason given; a test in the row shows what Pillion does instead |
+| different | {different} | on purpose, for the reason given; tests in the row show what Pillion does instead |
 | later | {later} | not built yet |
 | in all | {total} | |
 

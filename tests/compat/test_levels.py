@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,17 @@ from tests.worker.harness import Harness
 
 heard, spoken = threading.Event(), threading.Event()
 APP = logging.getLogger("shop.compat")
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever other tests did to logging."""
+    monkeypatch.setattr(APP, "disabled", False)
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.WARNING)
+    yield
+    root.setLevel(before)
 
 
 @pillion.job(name="compat_speaks")
@@ -32,8 +44,6 @@ def speaks(word: str) -> None:
 def test_a_jobs_log_level_holds_for_its_own_lines_while_it_runs(bed: Harness, caplog: pytest.LogCaptureFixture) -> None:
     for event in (heard, spoken):
         event.clear()
-    root = logging.getLogger()
-    before = root.level
     bed.push("compat_speaks", "louder", log_level="debug")
     bed.push("compat_speaks", "other")
     bed.start()
@@ -42,7 +52,7 @@ def test_a_jobs_log_level_holds_for_its_own_lines_while_it_runs(bed: Harness, ca
         "debug by louder",
         "warning by other",
     ]
-    assert root.level == before
+    assert logging.getLogger().level == logging.WARNING
 
 
 @pytest.mark.rule("fields.log_level")

@@ -10,6 +10,7 @@ import pytest
 
 import pillion
 from pillion.config import Config, RedisSettings
+from pillion.worker.worker import GRACE
 from tests.servers import Server
 from tests.waiting import wait_until
 from tests.worker.cli import environment, running, write
@@ -123,9 +124,10 @@ def test_another_program_runs_the_block_for_clients_once_before_its_first_push(s
 # --- its figures ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.rule("config.defaults", "client.defaults")
+@pytest.mark.rule("config.defaults", "client.defaults", "life.give-back")
 def test_the_defaults_are_sidekiqs() -> None:
     config = Config()
+    assert GRACE == 3
     assert (config.concurrency, config.timeout, config.max_retries) == (5, 25, 25)
     assert (config.dead_max_jobs, config.dead_timeout_in_seconds) == (10_000, 180 * 86_400)
     assert (config.heartbeat, config.poll_interval_average, config.average_scheduled_poll_interval) == (10, None, 5)

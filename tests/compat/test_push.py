@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from pillion.store import ops
 from tests import leaks
 from tests.servers import Server
 from tests.store.relay import Relay
+from tests.waiting import wait_until
 from tests.worker.harness import Harness, harness
 
 NOW = 1_800_000_000.0
@@ -76,6 +78,23 @@ def test_a_push_for_later_that_a_replica_refused_is_repeated_as_it_was(own_serve
     assert first[2] == b"3600000000.25"
     assert own_server.client().zscore("schedule", first[3]) == NOW * 2 + 0.25
     assert f'"jid":"{jid}"'.encode() in first[3]
+
+
+@pytest.mark.rule("server.transient")
+def test_a_blocking_command_that_was_unblocked_is_asked_again(own_server: Server) -> None:
+    setup, admin = Setup(own_server.url), own_server.client()
+
+    def blocked() -> list[str]:
+        return [each["id"] for each in admin.client_list() if each["cmd"] == "blpop"]
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(setup.store.run, ops.command("BLPOP", "gate", 10, safe=False))
+        (first,) = wait_until(blocked, what="the command to block")
+        admin.client_unblock(int(first), error=True)
+        wait_until(lambda: blocked() not in ([], [first]), what="the same command on another connection")
+        admin.lpush("gate", "open")
+        assert asking.result(10) == [b"gate", b"open"]
+    setup.store.close()
 
 
 @pytest.mark.rule("testing.modes")

@@ -157,12 +157,13 @@ def test_a_suspect_whose_mark_was_lost_runs_all_the_same(bed: Bed, proxy: Proxy,
 
 
 def test_suspects_whose_announcement_was_lost_run_alone(bed: Bed, proxy: Proxy, worker: Worker) -> None:
-    suspects = [f"suspect-{i}" for i in range(4)]
+    suspects, others = [f"suspect-{i}" for i in range(4)], [f"other-{i}" for i in range(12)]
     bed.accuse(*suspects)
+    mixed = [jid for i, jid in enumerate(suspects) for jid in (jid, *others[3 * i : 3 * i + 3])]
     trap = proxy.trap("lose_reply", claims)
-    bed.setup.store.run(ops.push(bed.store.keys, [parcel(bed, jid) for jid in suspects]))
+    bed.store.run(ops.push(bed.store.keys, [parcel(bed, jid) for jid in mixed]))
     trap.wait()
-    bed.until(lambda: ended(bed, suspects) and bed.idle(), "the jobs to be done")
+    bed.until(lambda: ended(bed, mixed) and bed.idle(), "the jobs to be done")
     assert all(ran_alone(bed, jid) for jid in suspects)
 
 

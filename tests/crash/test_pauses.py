@@ -81,7 +81,8 @@ def test_when_the_whole_machine_slept_nobody_robs_anybody(bed: Bed) -> None:
     bed.until(stood_still(1.3 * LEASE), "the leases to run out")
     for worker in workers:
         worker.resume()
-    bed.until(stood_still(2 * LEASE), "the reapers to look around", *workers)
+        bed.until(stood_still(0.5 * LEASE), "its reaper to look around before the next one wakes up", *workers)
+    bed.until(stood_still(1.5 * LEASE), "the reapers to look around again", *workers)
     for worker in workers:
         go(bed, worker)
     bed.until(bed.idle, "the jobs to be done", *workers)

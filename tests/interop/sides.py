@@ -26,7 +26,7 @@ from tests.conftest import Ruby
 from tests.servers import Server
 from tests.waiting import wait_until
 
-with default.restored():
+with default.restored(empty=True):
     from tests.interop import app
 
 HERE = Path(__file__).parent

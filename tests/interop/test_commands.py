@@ -222,7 +222,7 @@ def assert_info(info: dict[str, Any], identity: str) -> None:
     }
 
 
-@pytest.mark.rule("process.row", "process.work", "process.fields")
+@pytest.mark.rule("keys.signals", "process.row", "process.work", "process.fields")
 def test_a_beat_is_sidekiqs_commands(server: Server, pillion: Pillion, client: redis.Redis) -> None:
     """Of an idle worker: take the work down, PING, then the row; with SCARD for the size of the fleet."""
     worker = pillion.work("default", heartbeat=0.05)

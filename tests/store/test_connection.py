@@ -23,7 +23,7 @@ from pillion.store import ops
 from pillion.store.connection import AsyncStore, Session, Store
 from pillion.store.ops import Owner, Parcel, Want, command
 from tests.conftest import NewServer
-from tests.servers import Kind, Server
+from tests.servers import Kind, Server, free_port
 from tests.store.conftest import Face, NewFace
 from tests.store.relay import Relay
 from tests.waiting import wait_until
@@ -143,12 +143,15 @@ def loading(server: Server) -> bool:
         return False
 
 
+CLUSTER = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+
+
 @pytest.fixture(scope="module")
 def cluster_node(kind: Kind) -> Iterator[Server]:
     """A cluster node that serves every slot but that of `queue:b`, and takes what it can."""
     server = Server(kind)
     try:
-        server.start("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+        server.start(*CLUSTER, "--cluster-port", str(free_port()))
         client, hole = server.client(), slot_of_b(server)
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, hole - 1, hole + 1, 16_383)
         wait_until(lambda: takes_writes(client), what="the cluster node to take writes")

@@ -24,6 +24,7 @@ from pillion.errors import (
     Unavailable,
 )
 from pillion.setup import Setup
+from pillion.store.op import command
 from tests.conftest import NewServer
 from tests.servers import Server
 from tests.store.conftest import Face, NewFace
@@ -470,9 +471,11 @@ def test_a_replicated_push_waits_for_a_replica(new_face: NewFace, new_server: Ne
 
 def test_a_push_that_no_replica_confirms_says_so_and_stands(new_face: NewFace, own_server: Server) -> None:
     face = new_face({"url": own_server.url, "timeout": 0.2})  # no replica: the WAIT takes a tenth of a second
+    before = face.run(command("CLIENT", "ID"))
     with pytest.raises(NotReplicated, match=r"^1 job\(s\) are on the primary, but 0 of 1 replica") as caught:
         face.push(JOB, durability="replicated")
     assert list(caught.value.jids) == [standing(own_server)[0]["jid"]]
+    assert face.run(command("CLIENT", "ID")) == before  # the answer was waited for
 
 
 def test_an_unconfirmed_batch_holds_up_no_other(new_face: NewFace, own_server: Server) -> None:
@@ -553,6 +556,21 @@ def test_a_push_of_which_no_job_left_whole_is_no_doubt_at_all(new_face: NewFace,
     relay.deaf = True
     with pytest.raises(Unavailable, match="broke before a job had left"):
         face.push({"class": "Job", "args": ["x" * 15_000_000]})
+
+
+def test_a_push_once_that_is_lost_twice_is_in_doubt(new_face: NewFace, relay: Relay, own_server: Server) -> None:
+    face = new_face(relay.url)
+    face.push(JOB, once=True)
+
+    def heard(words: list[bytes]) -> None:
+        relay.replies = 0 if words[0].startswith(b"EVAL") else None
+
+    relay.heard = heard
+    with pytest.raises(MaybeEnqueued) as caught:
+        face.push_bulk({"class": "Job", "args": [[1], [2]]}, once=True)
+    assert list(caught.value.unknown) == [job["jid"] for job in standing(own_server)[1:]]
+    assert len(caught.value.unknown) == 2
+    assert relay.names()[2:] == ["EVALSHA"] * 2
 
 
 def test_a_queue_of_the_wrong_type_refuses_its_own_jobs(face: Face, server: Server) -> None:

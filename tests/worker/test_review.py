@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import threading
 import time
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -65,7 +65,7 @@ def test_large_payloads_fill_every_slot(server: Server) -> None:
 
 
 def test_a_queue_of_the_wrong_type_does_not_slow_the_others(server: Server) -> None:
-    with harness(server, capsules=(Capsule(concurrency=3, queues=(("default", 0), ("broken", 0))),)) as bed:
+    with harness(server, capsules=(Capsule(concurrency=3, queues=(("broken", 0), ("default", 0))),)) as bed:
         bed.redis.set("queue:broken", "surprise")
         for number in range(100):
             bed.push("passes", number)
@@ -86,20 +86,16 @@ def test_an_outcome_that_cannot_be_written_does_not_slow_the_others(server: Serv
 
 
 def test_outcomes_that_cannot_be_written_do_not_pile_up(server: Server) -> None:
-    """More claims than slots would fill memory while the retry set is broken."""
+    """Claims without end would fill the memory of both sides while the retry set is broken."""
     with harness(server, poll_interval_average=600) as bed:
         bed.redis.set("retry", "surprise")
-        for _ in range(300):
-            bed.push("breaks")
-        worker = bed.start()
-        (fetcher,) = worker.fetchers
-        wait_until(lambda: fetcher.tenure.outbox, what="something that cannot be written")
-        for _ in range(20):
-            fetcher.wake()
-            threading.Event().wait(0.1)
-        assert len(fetcher.tenure.mine) < 50
+        bed.client.push_bulk({"class": "breaks", "args": [[]] * 3_000})
+        (fetcher,) = bed.start().fetchers
+        wait_until(lambda: fetcher.tenure.refused, what="something that cannot be written")
+        threading.Event().wait(2.5)
+        assert len(fetcher.tenure.mine) < 600
         bed.redis.delete("retry")
-        wait_until(lambda: bed.redis.zcard("retry") == 300, what="all of them in the retry set")
+        wait_until(lambda: bed.redis.zcard("retry") == 3_000, timeout=20, what="all of them in the retry set")
 
 
 def test_a_snooze_must_be_a_time() -> None:
@@ -153,7 +149,8 @@ def test_a_suspect_that_was_started_every_time_is_convicted(server: Server) -> N
 
 
 def test_a_thread_that_could_not_start_is_tried_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    start, failed = threading.Thread.start, []
+    start = threading.Thread.start
+    failed: list[str] = []
 
     def reluctant(thread: threading.Thread) -> None:
         if thread.name.startswith("pillion.default.") and len(failed) < 2:
@@ -282,9 +279,32 @@ def test_workers_that_come_and_go_leave_no_descriptor_open(server: Server) -> No
         bed.start().stop()
         bed.workers.clear()
         gc.collect()
-        before = len(os.listdir("/dev/fd"))
+        before = len(list(Path("/dev/fd").iterdir()))
         for _ in range(5):
             bed.start().stop()
         bed.workers.clear()
         gc.collect()
-        assert len(os.listdir("/dev/fd")) <= before
+        assert len(list(Path("/dev/fd").iterdir())) <= before
+
+
+@pytest.mark.xfail(reason="a suspect runs alone for as long as it takes; whether to bound that is the design's to say")
+def test_a_suspect_that_takes_long_does_not_hold_the_others_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pillion.worker.isolation.PATIENCE", 0.3)
+    go = threading.Event()
+    capsules = (Capsule(concurrency=2), Capsule(name="other", concurrency=1, queues=(("other", 0),)))
+    with harness(server, capsules=capsules) as bed, bed.setup.registry.restored():
+
+        @pillion.job
+        def holds() -> None:
+            ran.put("holds")
+            go.wait(60)
+
+        bed.redis.zadd("pillion:suspects", {"s1": 4e9})
+        bed.client.push({"class": "holds", "args": [], "jid": "s1"})
+        bed.start()
+        try:
+            assert ran.get(timeout=5) == "holds"
+            bed.push("passes", "other", queue="other")
+            assert ran.get(timeout=2) == "other"
+        finally:
+            go.set()

@@ -179,6 +179,7 @@ def test_what_can_never_run_goes_to_the_dead_set_untouched(bed: Harness, raw: by
     assert seen.get(timeout=10)[0] == "next"
 
 
+@pytest.mark.rule("keys.queues")
 def test_the_same_bytes_twice_run_twice(bed: Harness) -> None:
     raw = b'{"class":"Greeter","args":["twin"],"jid":"j1","queue":"default"}'
     bed.raw(raw)

@@ -404,3 +404,18 @@ def test_a_fetcher_does_not_rest_while_outcomes_wait_to_be_written(bed: Harness)
     assert fetcher._may_rest(Turned(), wake=True, was_held_back=False)
     fetcher.tenure.outbox[1] = Finished(Claim("o", 1, "default", b""), Done())
     assert not fetcher._may_rest(Turned(), wake=True, was_held_back=False)
+
+
+def test_a_due_job_for_a_queue_that_only_ruby_would_name_so_moves_and_one_without_a_queue_is_buried(
+    bed: Harness,
+) -> None:
+    bed.redis.zadd("schedule", {foreign("Ruby", queue="my queue/2"): 1.0, foreign("Lost", queue=""): 2.0})
+    bed.start()
+    wait_until(lambda: bed.redis.llen("queue:my queue/2"), what="Ruby's queue")
+    wait_until(lambda: [job["class"] for job in bed.members("dead")] == ["Lost"], what="the dead set")
+
+
+def test_more_than_one_batch_of_due_jobs_moves_in_one_look(bed: Harness) -> None:
+    bed.redis.zadd("schedule", {foreign("Many", number, jid=f"m{number}", queue="many"): 1.0 for number in range(1001)})
+    assert pillion.Worker(bed.setup, embedded=True).poller.poll() == 1001
+    assert bed.redis.llen("queue:many") == 1001

@@ -252,7 +252,7 @@ def test_systemd_hears_of_a_workers_life(server: Server, tmp_path: Path, place: 
         worker.process.send_signal(signal.SIGTERM)
         said = iter(lambda: systemd.recv(100), b"STOPPING=1")
         assert set(said) <= {b"WATCHDOG=1"}
-        assert worker.stop() == 0
+        assert worker.process.wait(timeout=30) == 0
 
 
 def test_the_watchdog_is_fed_twice_per_period_and_only_where_it_is_ours(tmp_path: Path) -> None:

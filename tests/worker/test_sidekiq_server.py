@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import pillion
 from pillion import registry
 from pillion.config import Capsule
+from pillion.resolve import resolve
 from pillion.retry import unpack_backtrace
 from pillion.setup import Setup
 from pillion.worker import Worker
@@ -188,6 +190,21 @@ def test_every_moment_comes_in_its_order_and_once(bed: Harness) -> None:
     assert seen.empty()
 
 
+def test_an_async_job_may_quiet_its_worker(bed: Harness) -> None:
+    async def aquiet() -> None:
+        seen.put("quiet")
+
+    @pillion.job(name="Quiets")
+    async def quiets() -> None:
+        bed.workers[0].quiet()  # on the loop that is to run what it calls: it must not wait for that
+        seen.put("went on")
+
+    bed.setup.on("quiet")(aquiet)
+    bed.start()
+    bed.push("Quiets")
+    assert heard(2) == ["went on", "quiet"]
+
+
 @pytest.mark.rule("life.boot")
 @pytest.mark.parametrize("colour", ["plain", "async"])
 def test_what_startup_raises_ends_the_boot(bed: Harness, colour: str) -> None:
@@ -203,6 +220,7 @@ def test_what_startup_raises_ends_the_boot(bed: Harness, colour: str) -> None:
         bed.start()
     assert seen.empty()
     assert not bed.redis.exists("processes", "pillion:lease")
+    assert "pillion.loop" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.rule("life.unknown-event")
@@ -354,6 +372,15 @@ def test_the_pause_between_two_looks_goes_by_the_fleet_or_is_configured(server: 
 def test_a_namespace_is_refused_with_the_cure(options: dict[str, Any]) -> None:
     with pytest.raises(pillion.ConfigError, match=r"namespace.*database of its own.*redis\.prefix"):
         Setup(**options)
+
+
+@pytest.mark.rule("server.namespace")
+@pytest.mark.parametrize("text", ['namespace = "shop"', '[redis]\nurl = "redis://localhost"\nnamespace = "shop"'])
+def test_a_namespace_in_a_file_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pillion.toml").write_text(text)
+    line = text.count("\n") + 1
+    with pytest.raises(pillion.ConfigError, match=rf"namespace` \(pillion\.toml:{line}\); .*redis\.prefix"):
+        resolve(flags={}, code={}, env={}, cwd=tmp_path, file=Path("pillion.toml"))
 
 
 # -- capsules with chains of their own ---------------------------------------------------------------------------------

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -107,6 +110,7 @@ def invoice(bed: Harness, number: int) -> str | None:
 # --- SQLAlchemy -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("transaction.commit")
 def test_a_push_waits_for_the_commit_and_its_jid_does_not(bed: Harness, sessions: sessionmaker[Session]) -> None:
     with sessions.begin() as session:
         session.add(Order(id=1))
@@ -117,6 +121,7 @@ def test_a_push_waits_for_the_commit_and_its_jid_does_not(bed: Harness, sessions
     assert "after_commit" not in job
 
 
+@pytest.mark.rule("transaction.commit")
 def test_nothing_is_pushed_after_a_rollback(bed: Harness, sessions: sessionmaker[Session], caplog: Any) -> None:
     with suppress(KeyError), caplog.at_level(logging.INFO), sessions.begin() as session:
         session.add(Order(id=1))
@@ -162,6 +167,7 @@ def test_a_released_savepoint_is_no_commit(bed: Harness, sessions: sessionmaker[
     assert not bed.redis.keys()
 
 
+@pytest.mark.rule("transaction.bulk", instead=True)
 def test_every_verb_waits(bed: Harness, sessions: sessionmaker[Session], recorder: Recorder) -> None:
     job = send_invoice.set(client=bed.client)
     with sessions.begin():
@@ -185,6 +191,7 @@ def test_a_round_trip_stays_bounded(bed: Harness, sessions: sessionmaker[Session
     assert recorder.trips == [("sync", 1000), ("sync", 500)]
 
 
+@pytest.mark.rule("transaction.opt-out")
 def test_who_does_not_want_to_wait_says_so(bed: Harness, sessions: sessionmaker[Session]) -> None:
     with suppress(KeyError), sessions.begin():
         send_invoice.set(client=bed.client, after_commit=False).perform_async(1)
@@ -229,7 +236,7 @@ def test_another_thread_does_not_wait_and_what_a_thread_was_given_does(
     [
         lambda session: session.add(Order(id=1)),
         lambda session: session.execute(select(Order)),
-        lambda session: session.flush(),
+        flush := lambda session: session.flush(),
     ],
     ids=["add", "execute", "flush"],
 )
@@ -238,7 +245,9 @@ def test_a_session_that_was_begun_elsewhere_counts_once_it_is_used(
 ) -> None:
     """As in a web framework that opens it for the handler."""
     with sessions() as session:
-        copy_context().run(lambda: (session.begin(), session.add(Order(id=2))))
+        copy_context().run(session.begin)
+        if use is flush:
+            copy_context().run(session.add, Order(id=1))
         invoice(bed, 1)
         use(session)
         invoice(bed, 2)
@@ -414,6 +423,32 @@ def test_what_may_be_registered(bed: Harness, tmp_path: Any, sort: str) -> None:
     engine.dispose()
 
 
+def test_plain_sessions_need_no_greenlet() -> None:
+    program = """
+        import sys
+        sys.modules["greenlet"] = None
+        from pillion.contrib.sqlalchemy import push_after_commit
+        from sqlalchemy.orm import sessionmaker
+        made = sessionmaker()
+        push_after_commit(made)
+        with made.begin():
+            pass
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=30)
+
+
+def test_registering_again_changes_nothing(bed: Harness, sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        invoice(bed, 1)
+        push_after_commit(session)
+    assert numbers(bed) == [1]
+    asyncio_sessions = async_sessionmaker()
+    push_after_commit(asyncio_sessions)
+    before = asyncio_sessions.kw["sync_session_class"]
+    push_after_commit(asyncio_sessions)
+    assert asyncio_sessions.kw["sync_session_class"] is before
+
+
 # --- its asyncio sessions ---------------------------------------------------------------------------------------------
 
 
@@ -497,6 +532,7 @@ def databases() -> Iterator[None]:
     connections.close_all()
 
 
+@pytest.mark.rule("transaction.commit")
 @pytest.mark.parametrize("using", ["default", "other"])
 def test_django_commits(bed: Harness, databases: None, using: str) -> None:
     with transaction.atomic(using=using):
@@ -510,6 +546,7 @@ def test_django_commits(bed: Harness, databases: None, using: str) -> None:
     assert numbers(bed) == [1, 2, 3, 4]
 
 
+@pytest.mark.rule("transaction.commit")
 def test_django_rolls_back(bed: Harness, databases: None) -> None:
     with suppress(KeyError), transaction.atomic():
         invoice(bed, 1)

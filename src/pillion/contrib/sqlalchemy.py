@@ -26,35 +26,30 @@ An error of the push is raised by `commit()` (or `close()`); the commit stands a
 from __future__ import annotations
 
 import logging
+import sys
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_session, async_sessionmaker
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, scoped_session, sessionmaker
 from sqlalchemy.util import await_only
 
 from pillion.client import Delivery, hold_with
 from pillion.contrib.held import Held, Holding, apush_all, jids, push_all
 
-log = logging.getLogger("pillion")
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 
-Sessions: TypeAlias = (
-    sessionmaker[Any]
-    | scoped_session[Any]
-    | type[Session]
-    | Session
-    | async_sessionmaker[Any]
-    | async_scoped_session[Any]
-    | AsyncSession
-)
+    Plain: TypeAlias = sessionmaker[Any] | scoped_session[Any] | type[Session] | Session
+    Sessions: TypeAlias = Plain | async_sessionmaker[Any] | async_scoped_session[Any] | AsyncSession
+
+log = logging.getLogger("pillion")
 
 _KEY = "pillion"
 _WRITES = "pillion writes"
-_registered: weakref.WeakSet[Any] = weakref.WeakSet()  # `event.contains` confuses what has the address of the dead
 _used: ContextVar[tuple[weakref.ref[Session], ...]] = ContextVar("pillion_sessions", default=())
 
 
@@ -64,10 +59,8 @@ def push_after_commit(sessions: Sessions) -> None:
     Doing it again changes nothing. Of a single session, a transaction that is already open counts from now on.
     """
     target = _sync(sessions)
-    if target not in _registered:
-        _registered.add(target)
-        for name, listener in _LISTENERS.items():
-            event.listen(target, name, listener)
+    for name, listener in _LISTENERS.items():
+        event.listen(target, name, listener)
     if isinstance(target, Session) and target.in_transaction() and _KEY not in target.info:
         _note(target)
     hold_with(_holder)
@@ -135,7 +128,7 @@ def _use(session: Session) -> None:
     """This context uses the session. It may have been begun in another, as web frameworks do for their handlers."""
     used = _used.get()
     if not used or used[-1]() is not session:
-        others = [each for each in used if (other := each()) and other is not session and _KEY in other.info]
+        others = [each for each in used if each() not in (None, session)]
         _used.set((*others, weakref.ref(session)))
 
 
@@ -194,7 +187,7 @@ def _settle(session: Session, waiting: _Waiting) -> None:
         return
     if not waiting.committed and (waiting.wrote or waiting.rolled_back):
         log.warning("their session was closed before it committed what it wrote, so not pushed: jobs %s", jids(held))
-    elif async_session(session) is not None:
+    elif (asyncio := _asyncio()) and asyncio.async_session(session) is not None:
         await_only(apush_all(held))
     else:
         push_all(held)
@@ -205,19 +198,27 @@ def _level(session: Session) -> SessionTransaction | None:
     return session.get_nested_transaction() or session.get_transaction()
 
 
-def _sync(sessions: Sessions) -> sessionmaker[Any] | scoped_session[Any] | type[Session] | Session:
+def _sync(sessions: Any) -> Any:
     """What SQLAlchemy takes listeners for: of asyncio sessions the plain ones inside them."""
-    if isinstance(sessions, async_scoped_session):
+    asyncio = _asyncio()
+    if asyncio is None:
+        return sessions
+    if isinstance(sessions, asyncio.async_scoped_session):
         return _sync(sessions.session_factory)
-    if isinstance(sessions, AsyncSession):
+    if isinstance(sessions, asyncio.AsyncSession):
         return sessions.sync_session
-    if not isinstance(sessions, async_sessionmaker):
+    if not isinstance(sessions, asyncio.async_sessionmaker):
         return sessions
     inner: type[Session] = sessions.kw.get("sync_session_class") or sessions.class_.sync_session_class
     if _KEY not in vars(inner):
         inner = type(inner.__name__, (inner,), {_KEY: "listened to"})
         sessions.configure(sync_session_class=inner)
     return inner
+
+
+def _asyncio() -> Any:
+    """SQLAlchemy's asyncio part, where the program uses it. Importing it needs greenlet, which others do without."""
+    return sys.modules.get("sqlalchemy.ext.asyncio")
 
 
 _LISTENERS: dict[str, Callable[..., Any]] = {

@@ -49,7 +49,6 @@ class Exchange(Generic[T]):
         "_op",
         "_packed",
         "_reader",
-        "_repeated",
         "_replies",
         "_unsent",
         "_waiting",
@@ -64,7 +63,6 @@ class Exchange(Generic[T]):
         self._waiting: list[int] = []
         self._packed: list[tuple[int, bytes]] = []
         self._left = 0
-        self._repeated = False
         self._in_full = False
 
     def asking(self) -> bool:
@@ -99,15 +97,13 @@ class Exchange(Generic[T]):
                 self._take(self._waiting.pop(0), reply)
 
     def again(self) -> bool:
-        """Whether refused commands should go out once more over a new connection; `outgoing()` has them then."""
-        if self._repeated:
-            return False
+        """Whether refused commands should go out over a new connection; `outgoing()` then has them. Ask once."""
         refused = {i for i, reply in enumerate(self._replies) if is_error(reply) and _code(reply) in TRANSIENT}
         if not refused:
             return False
         # A WAIT answers for the connection that it is sent on, so it goes along with what is sent again.
         self._unsent = [i for i, words in enumerate(self._op.commands) if i in refused or words[0] == "WAIT"]
-        self._reader, self._repeated = new_reader(), True
+        self._reader = new_reader()
         return True
 
     def result(self) -> T:

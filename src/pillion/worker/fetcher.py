@@ -108,7 +108,8 @@ class Fetcher(Service):
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
-        weakref.finalize(self, _close, self._wake_in, self._wake_out)  # not before the last job thread forgets us
+        end = weakref.finalize(self, _close, self._wake_in, self._wake_out)  # once no job thread knows us any more
+        end.atexit = False
         executor.wake = self.wake
 
     # -- called from other threads ---------------------------------------------------------------------------------
@@ -222,8 +223,9 @@ class Fetcher(Service):
     def _want(self) -> int:
         if self._held_back():
             return 0
-        taken = self.executor.held + max(len(self.tenure.refused) - MOST_REFUSED, 0)
-        return max(self.executor.slots + self._pace.prefetch() - taken, 0)
+        stuck = max(len(self.tenure.refused) - MOST_REFUSED, 0)  # else they would pile up without end
+        ahead = 0 if stuck else self._pace.prefetch()
+        return max(self.executor.slots + ahead - stuck - self.executor.held, 0)
 
     def _sound_queues(self, want: int) -> tuple[tuple[str, int], ...]:
         """The queues of a step, but for a while without those that the server refused to read."""

@@ -28,7 +28,7 @@ from pillion.config import Config
 from pillion.errors import BadPayload, PillionError, Refused, StoreError
 from pillion.events import Events, JobStopped, PayloadRejected
 from pillion.middleware import run_client
-from pillion.payload import check_queue, decode, encode, splice, stamp
+from pillion.payload import decode, encode, splice, stamp
 from pillion.setup import Setup
 from pillion.store import ops
 from pillion.store.connection import Store
@@ -39,7 +39,7 @@ from pillion.worker.service import Service
 log = logging.getLogger("pillion")
 
 TRY_AGAIN = 60.0
-BATCHES_PER_TURN = 50
+MAX_QUEUE = 128
 MANY_PROCESSES = 10
 FIRST_WAIT = 5.0
 
@@ -75,16 +75,12 @@ class Poller(Service):
         """Move everything that is due now, in alternating batches of both sets. Returns how many were moved."""
         keys = self._store.keys
         open_sets, moved = [keys.retry, keys.schedule], 0
-        for _ in range(BATCHES_PER_TURN):
+        while open_sets and not self.stopping:
             for source in list(open_sets):
-                if self.stopping:
-                    return moved
                 count, full = self._try_batch(source)
                 moved += count
                 if not full:
                     open_sets.remove(source)
-            if not open_sets:
-                break
         return moved
 
     def interval(self) -> float:
@@ -127,7 +123,8 @@ class Poller(Service):
         for move, result in zip(moves, results, strict=True):
             if isinstance(result, str):
                 log.error("poller: the server refused to put a due job into queue %s: %s", move.queue, result)
-        return sum(result is True for result in results), len(members) == MAX_BATCH
+        count = sum(result is True for result in results)
+        return count, len(members) == MAX_BATCH and count > 0  # a batch that cannot be moved is left for the next turn
 
     def _move(self, member: bytes, score: float, now: float) -> Move:
         """What becomes of one due member. Never raises."""
@@ -142,27 +139,31 @@ class Poller(Service):
 
     def _pushed(self, member: bytes, score: float, now: float) -> Move:
         payload = decode(member)
-        queue = payload.get("queue")
-        check_queue(queue)
+        queue = _foreign_queue(payload)
         enqueued_at = stamp(self._config.clock.now(), self._config.wire)
         if not self._setup.client_middleware:
-            return Move(
-                member, score, "push", now + TRY_AGAIN, splice(member, {"enqueued_at": enqueued_at}), str(queue)
-            )
-        kept = run_client(self._setup.client_middleware, payload["class"], payload, str(queue), self._store)
+            return Move(member, score, "push", now + TRY_AGAIN, splice(member, {"enqueued_at": enqueued_at}), queue)
+        kept = run_client(self._setup.client_middleware, payload["class"], payload, queue, self._store)
         if kept is None:
             self._stopped(payload)
             return Move(member, score, "drop", now)
         kept["enqueued_at"] = enqueued_at
         kept.pop("at", None)
-        check_queue(kept.get("queue"))
-        return Move(member, score, "push", now + TRY_AGAIN, _changed(member, kept), kept["queue"])
+        return Move(member, score, "push", now + TRY_AGAIN, _changed(member, kept), _foreign_queue(kept))
 
     def _stopped(self, payload: Payload) -> None:
         name = real_name(payload["class"], payload.get("wrapped"))
         log.info("client middleware stopped a due job: %s %s", name, payload["jid"])
         if self._events.wanted(JobStopped):
             self._events.emit(JobStopped(jid=payload["jid"], name=name, queue=payload["queue"], payload=payload))
+
+
+def _foreign_queue(payload: Payload) -> str:
+    """The queue of a due job. Other programs allow names that we would not push to, so this is more lenient."""
+    queue = payload.get("queue")
+    if isinstance(queue, str) and 0 < len(queue) <= MAX_QUEUE and queue.isprintable():
+        return queue
+    raise BadPayload("`queue` is not a name of 1 to 128 printable characters")
 
 
 def _changed(member: bytes, payload: Payload) -> bytes:

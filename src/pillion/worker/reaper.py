@@ -171,7 +171,7 @@ class Blame(msgspec.Struct, frozen=True):
 
 
 def _blame(fields: Mapping[bytes, bytes], numbers: Sequence[int]) -> Blame:
-    """Whom to blame among an owner's claims. The mark of a suspect that came to its end says nothing about the others."""
+    """Whom to blame among an owner's claims. The mark of a suspect that came to its end may still be there."""
     oldest = numbers[: int(fields.get(b"c", b"0"))]
     return Blame(frozenset(ops.index_marks(fields) & set(numbers)), frozenset(oldest))
 

@@ -5,7 +5,7 @@
     │     └── Executor (threads, LoopThread)      runs
     ├── Poller       moves what is due            ├── Heartbeat   is seen, hears signals, flushes Stats
     ├── Reaper       rescues the dead's jobs      ├── Announcer   handlers and subscribers
-    └── Watchdog     notices what is stuck
+    └── Watchdog     notices what is stuck        └── Systemd, Title   tell the machine around it
 
 Stopping keeps one promise: a claim is settled, or back in its queue before its job is interrupted. At the deadline
 running jobs are given back first, then interrupted, then get three seconds for their `finally` blocks; then the
