@@ -207,9 +207,11 @@ class Bed:
         self.check_logs()
 
     def check_logs(self) -> None:
-        """No worker, dead or alive, met an error that nobody expected."""
+        """No worker, dead or alive, met an error that nobody expected, or took an outage for a fault of its own."""
         for process in self.processes:
-            assert "Traceback" not in process.said(), f"{process.log}:\n{process.said()[-6000:]}"
+            said = process.said()
+            assert "Traceback" not in said, f"{process.log}:\n{said[-6000:]}"
+            assert "has been stuck" not in said, f"{process.log}:\n{said[-6000:]}"
 
     def close(self) -> None:
         """End everything, whatever state it is in."""

@@ -39,12 +39,12 @@ def quickly(count: int, seconds: float = 5.0) -> list[Any]:
 
 
 @pillion.job
-def passes(what: Any = None) -> None:
+def passes_by(what: Any = None) -> None:
     ran.put(what)
 
 
 @pillion.job(retry=3)
-def breaks() -> None:
+def breaks_always() -> None:
     raise RuntimeError("as it should")
 
 
@@ -54,12 +54,12 @@ def test_large_payloads_fill_every_slot(server: Server) -> None:
     with harness(server, lease=60.0) as bed, bed.setup.registry.restored():
 
         @pillion.job(retry=False)
-        def meets(_ballast: str) -> None:
+        def meets_others(_ballast: str) -> None:
             together.wait()
             ran.put("met")
 
         for _ in range(3):
-            bed.push("meets", "x" * 1_000_000)
+            bed.push("meets_others", "x" * 1_000_000)
         bed.start()
         assert [ran.get(timeout=10) for _ in range(3)] == ["met"] * 3
 
@@ -68,7 +68,7 @@ def test_a_queue_of_the_wrong_type_does_not_slow_the_others(server: Server) -> N
     with harness(server, capsules=(Capsule(concurrency=3, queues=(("broken", 0), ("default", 0))),)) as bed:
         bed.redis.set("queue:broken", "surprise")
         for number in range(100):
-            bed.push("passes", number)
+            bed.push("passes_by", number)
         bed.start()
         assert quickly(100) == list(range(100))
 
@@ -76,9 +76,9 @@ def test_a_queue_of_the_wrong_type_does_not_slow_the_others(server: Server) -> N
 def test_an_outcome_that_cannot_be_written_does_not_slow_the_others(server: Server) -> None:
     with harness(server, poll_interval_average=600) as bed:
         bed.redis.set("retry", "surprise")
-        bed.push("breaks")
+        bed.push("breaks_always")
         for number in range(100):
-            bed.push("passes", number)
+            bed.push("passes_by", number)
         bed.start()
         assert quickly(100) == list(range(100))
         bed.redis.delete("retry")
@@ -89,7 +89,7 @@ def test_outcomes_that_cannot_be_written_do_not_pile_up(server: Server) -> None:
     """Claims without end would fill the memory of both sides while the retry set is broken."""
     with harness(server, poll_interval_average=600) as bed:
         bed.redis.set("retry", "surprise")
-        bed.client.push_bulk({"class": "breaks", "args": [[]] * 3_000})
+        bed.client.push_bulk({"class": "breaks_always", "args": [[]] * 3_000})
         (fetcher,) = bed.start().fetchers
         wait_until(lambda: fetcher.tenure.refused, what="something that cannot be written")
         threading.Event().wait(2.5)
@@ -107,7 +107,7 @@ def test_a_snooze_must_be_a_time() -> None:
 def test_a_broken_list_of_paused_queues_stops_nobody(server: Server) -> None:
     with harness(server) as bed:
         bed.redis.set("paused", "surprise")
-        bed.push("passes", 1)
+        bed.push("passes_by", 1)
         bed.start()
         assert ran.get(timeout=3) == 1
 
@@ -128,7 +128,7 @@ def claim_all(bed: Harness, owner: str, count: int, mark: int | None = None) -> 
 def test_a_suspect_that_never_started_is_not_convicted(server: Server) -> None:
     """Design 6: later rescues count only marked suspects. Others waited, perhaps for another capsule's pill."""
     with harness(server) as bed:
-        bed.client.push({"class": "passes", "args": [1], "jid": "innocent"})
+        bed.client.push({"class": "passes_by", "args": [1], "jid": "innocent"})
         reaper = pillion.Worker(bed.setup, embedded=True).reaper
         for epoch in range(5):
             claim_all(bed, f"dead:1:x/default.{epoch}", 1)
@@ -140,7 +140,7 @@ def test_a_suspect_that_never_started_is_not_convicted(server: Server) -> None:
 
 def test_a_suspect_that_was_started_every_time_is_convicted(server: Server) -> None:
     with harness(server) as bed:
-        bed.client.push({"class": "passes", "args": [1], "jid": "guilty"})
+        bed.client.push({"class": "passes_by", "args": [1], "jid": "guilty"})
         reaper = pillion.Worker(bed.setup, embedded=True).reaper
         for epoch, mark in enumerate((None, 1, 1)):
             claim_all(bed, f"dead:1:x/default.{epoch}", 1, mark)
@@ -160,7 +160,7 @@ def test_a_thread_that_could_not_start_is_tried_again(server: Server, monkeypatc
 
     monkeypatch.setattr(threading.Thread, "start", reluctant)
     with harness(server, capsules=(Capsule(concurrency=1),)) as bed:
-        bed.push("passes", 1)
+        bed.push("passes_by", 1)
         bed.start()
         assert ran.get(timeout=5) == 1
         assert len(failed) == 2
@@ -173,17 +173,17 @@ def test_a_suspect_behind_a_full_capsule_is_not_marked(server: Server, monkeypat
     with harness(server, capsules=(Capsule(concurrency=1),)) as bed, bed.setup.registry.restored():
 
         @pillion.job
-        def holds() -> None:
+        def holds_on() -> None:
             ran.put("holds")
             go.wait(20)
 
-        bed.push("holds")
+        bed.push("holds_on")
         (fetcher,) = bed.start().fetchers
         assert ran.get(timeout=5) == "holds"
         bed.redis.zadd("pillion:suspects", {"s1": 4e9})
         assert fetcher.tenure.owner is not None
         index = f"pillion:inf:{fetcher.tenure.owner.name}"
-        suspect = {"class": "passes", "args": ["suspect"], "jid": "s1", "queue": "default", "retry": True}
+        suspect = {"class": "passes_by", "args": ["suspect"], "jid": "s1", "queue": "default", "retry": True}
         bed.redis.lpush(f"{index}:50", json.dumps(suspect))
         bed.redis.hset(index, "50", "default")
         fetcher.tenure.lose_sight_of([])  # as after a lost reply: it is adopted although there is no room
@@ -203,13 +203,13 @@ def test_sync_jobs_are_not_hoarded_beyond_the_threads(server: Server) -> None:
     registry = Registry()
     with harness(server, registry=registry, lease=60.0, capsules=(Capsule(concurrency=8, threads=2),)) as bed:
 
-        def holds() -> None:
+        def holds_on() -> None:
             ran.put("holds")
             go.wait(20)
 
-        registry.register(definition_of(pillion.job(name="holds_here")(holds)))  # type: ignore[arg-type]
+        registry.register(definition_of(pillion.job(name="holds_without_async")(holds_on)))  # type: ignore[arg-type]
         for _ in range(8):
-            bed.push("holds_here")
+            bed.push("holds_without_async")
         executor = bed.start().fetchers[0].executor
         try:
             assert [ran.get(timeout=5) for _ in range(2)] == ["holds", "holds"]
@@ -224,13 +224,13 @@ def test_a_suspect_does_not_wait_for_an_outcome_that_cannot_be_written(server: S
     capsules = (Capsule(concurrency=1), Capsule(name="other", concurrency=1, queues=(("other", 0),)))
     with harness(server, capsules=capsules, poll_interval_average=600) as bed:
         bed.redis.set("retry", "surprise")
-        bed.push("breaks")
+        bed.push("breaks_always")
         worker = bed.start()
         wait_until(lambda: worker.fetchers[0].tenure.outbox, what="something that cannot be written")
         bed.redis.zadd("pillion:suspects", {"s1": 4e9})
-        bed.client.push({"class": "passes", "args": ["suspect"], "jid": "s1"})
+        bed.client.push({"class": "passes_by", "args": ["suspect"], "jid": "s1"})
         wait_until(lambda: bool(worker.fetchers[0]._suspects) or not ran.empty(), what="the suspect to be claimed")
-        bed.push("passes", "other", queue="other")
+        bed.push("passes_by", "other", queue="other")
         assert {ran.get(timeout=6), ran.get(timeout=6)} == {"suspect", "other"}
 
 
@@ -252,7 +252,7 @@ def test_a_resync_reads_an_owner_of_many_claims(server: Server) -> None:
 def test_a_heartbeat_shows_thousands_of_runs(server: Server) -> None:
     with harness(server) as bed:
         worker = pillion.Worker(bed.setup, embedded=True)
-        raw = b'{"class":"passes","args":[],"jid":"j","queue":"default"}'
+        raw = b'{"class":"passes_by","args":[],"jid":"j","queue":"default"}'
         for n in range(4_500):
             run = Run(Claim("o", n, "default", raw), {}, None, None, 0.0)  # type: ignore[arg-type]
             run.thread = n + 1
@@ -295,16 +295,16 @@ def test_a_suspect_that_takes_long_does_not_hold_the_others_up(server: Server, m
     with harness(server, capsules=capsules) as bed, bed.setup.registry.restored():
 
         @pillion.job
-        def holds() -> None:
+        def holds_on() -> None:
             ran.put("holds")
             go.wait(60)
 
         bed.redis.zadd("pillion:suspects", {"s1": 4e9})
-        bed.client.push({"class": "holds", "args": [], "jid": "s1"})
+        bed.client.push({"class": "holds_on", "args": [], "jid": "s1"})
         bed.start()
         try:
             assert ran.get(timeout=5) == "holds"
-            bed.push("passes", "other", queue="other")
+            bed.push("passes_by", "other", queue="other")
             assert ran.get(timeout=2) == "other"
         finally:
             go.set()

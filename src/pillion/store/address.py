@@ -238,14 +238,15 @@ def _question(sentinels: Sentinels, settings: RedisSettings, colour: Colour) -> 
 
     patience = settings.connect_timeout
     common = {"socket_timeout": patience, "socket_connect_timeout": patience, "retry": None, "decode_responses": True}
-    arguments = common | sentinels.arguments
+    arguments: Arguments = common | sentinels.arguments
 
     def ask() -> Host:
         failures = []
         for host, port in sentinels.hosts:
             with redis.Redis(host, port, **arguments) as client:
                 try:
-                    if found := client.sentinel_get_master_addr_by_name(sentinels.master):
+                    found: Any = client.sentinel_get_master_addr_by_name(sentinels.master)
+                    if found:
                         return found[0], int(found[1])
                     failures.append(f"{host}:{port} does not know it")
                 except redis.RedisError as error:
@@ -257,7 +258,8 @@ def _question(sentinels: Sentinels, settings: RedisSettings, colour: Colour) -> 
         for host, port in sentinels.hosts:
             async with redis.asyncio.Redis(host=host, port=port, **arguments) as client:
                 try:
-                    if found := await client.sentinel_get_master_addr_by_name(sentinels.master):
+                    answer: Any = client.sentinel_get_master_addr_by_name(sentinels.master)
+                    if found := await answer:
                         return found[0], int(found[1])
                     failures.append(f"{host}:{port} does not know it")
                 except redis.RedisError as error:

@@ -4,7 +4,7 @@ A fetcher that ends its attempts, in success or error, is alive: it will go on w
 ended any for three renewal periods, nor for as long as one attempt may rightly take, hangs in something nobody
 foresaw. Then all stacks are logged and its connection is dropped; if that does not free it within another period, the
 process exits with code 70, so that whoever supervises it starts a new one and its leases run out. Nothing is lost:
-claims stand in their slots. A process that stood still (SIGSTOP, a sleeping laptop) gets that period too, and goes on.
+claims stand in their slots. Time that the whole process stood still (SIGSTOP, a sleeping laptop) does not count.
 """
 
 from __future__ import annotations
@@ -44,25 +44,28 @@ class Watchdog(Service):
         self._embedded = embedded
         self._patience = max(PERIODS * self._period, attempt + self._period)
         self._dropped: set[str] = set()
-        self._dropped_at = 0.0
+        self._looked = clock.steady()
+        self._awake_since = float("-inf")
 
     def turn(self) -> float:
+        now = self._steady()
+        if now - self._looked > self._period:
+            self._awake_since = now
+        self._looked = now
         for fetcher in self._fetchers:
             self.look(fetcher)
         return self._period / 2
 
     def look(self, fetcher: Fetcher) -> None:
         """Judge one fetcher."""
-        now = self._steady()
-        silent = now - fetcher.last_attempt
+        silent = self._steady() - max(fetcher.last_attempt, self._awake_since)
         if silent <= self._patience:
             self._dropped.discard(fetcher.name)
         elif fetcher.name not in self._dropped:
             self._dropped.add(fetcher.name)
-            self._dropped_at = now
             log.error("%s has been stuck for %.1f s; dropping its connection\n%s", fetcher.name, silent, stacks())
             fetcher.tenure.session.close()
-        elif now - self._dropped_at > max(self._period, self._patience / PERIODS) and not self._embedded:
+        elif silent > self._patience + self._period and not self._embedded:
             log.critical("%s is still stuck; leaving with exit code %d", fetcher.name, EXIT_STUCK)
             logging.shutdown()
             os._exit(EXIT_STUCK)
