@@ -4,10 +4,10 @@ Recovery. A kill strands the jobs in the victim's slots. Each is *recovered* by 
 strands it again, whose clock runs from there. Two figures are drawn from that:
 
 - *raw*: from the kill to the last recovery;
-- *from trust*: a reaper waits until the lease is over, and, by the outage amnesty, until it has itself been healthy for a
-  whole lease. So this clock starts one lease before a reaper could act, never before the kill. It has a bound: lease +
-  reap interval + 2 s after the first reaper that stayed healthy for the rest of that time. One that is killed or cut
-  off earlier owes nothing.
+- *from trust*: a reaper waits until the lease is over, and, by the outage amnesty, until it has itself been healthy
+  for a whole lease. So this clock starts one lease before a reaper could act, never before the kill. It has a bound,
+  lease + reap interval + 2 s, which the first reaper that stays healthy for so long must keep. One that is killed or
+  cut off earlier owes nothing.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def draw_up(bed: Bed, pushed: Sequence[Pushed], kills: Sequence[Kill], end: floa
     stranded = Counter(jid for kill in kills for jid in kill.stranded)
     buried = set(standing.get("dead", []))
     runs = Counter((fact.jid, fact.attempt) for fact in bed.ledger.facts("start"))
-    extra = Counter({jid: 0 for jid in ()})
+    extra: Counter[str] = Counter()
     for (jid, _), count in runs.items():
         extra[jid] += count - 1
     return Account(
@@ -101,9 +101,7 @@ def recoveries(facts: Sequence[Fact], kills: Sequence[Kill], buried: set[str], e
     found = []
     for i, kill in enumerate(kills):
         again = {jid: later.at for later in reversed(kills[i + 1 :]) for jid in later.stranded}
-        moments = {
-            jid: min(first_after(starts[jid], kill.at), again.get(jid, end)) for jid in kill.stranded - buried
-        }
+        moments = {jid: min(first_after(starts[jid], kill.at), again.get(jid, end)) for jid in kill.stranded - buried}
         if moments:
             found.append(judge(kill, moments, spans))
     return found

@@ -152,7 +152,7 @@ class HeldAsync(pillion.Job, retry=5):
     async def perform(self, folder: str, fails: int = 0) -> None:
         go = Path(folder, f"go-{os.getpid()}")
         with noted():
-            while not go.exists():  # noqa: ASYNC110 - another process makes the file
+            while not go.exists():  # noqa: ASYNC110, ASYNC240 - another process makes the file
                 await asyncio.sleep(LOOK)
             if fails == os.getpid():
                 raise ConnectionError("this process fails it")

@@ -12,13 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from pillion import Client
+from pillion import Client, Job
 from pillion.payload import decode
 from pillion.setup import Setup
 from pillion.store import ops
@@ -134,6 +134,18 @@ class Bed:
             print("\n".join(f"--- {process.log.name}\n{process.said()[-3000:]}" for process in self.processes))
             raise
 
+    # --- what a test does ---------------------------------------------------------------------------------------
+
+    def push(self, job: type[Job], *args: object, once: bool = False, **fields: object) -> str:
+        """Push one job; its jid. `fields` are those of the payload."""
+        jid = self.client.push({"class": job, "args": list(args), **fields}, once=once)
+        assert jid is not None
+        return jid
+
+    def push_many(self, job: type[Job], count: int, *args: object, once: bool = False, **fields: object) -> list[str]:
+        """Push `count` jobs of the same arguments at once; their jids, the first to run first."""
+        return jids_of(self.client.push_bulk({"class": job, "args": [list(args)] * count, **fields}, once=once))
+
     def accuse(self, *jids: str) -> None:
         """Make suspects of these jobs: as if each had been running when a process died."""
         with self.server.client() as client:
@@ -149,7 +161,8 @@ class Bed:
 
     def held(self, owner: str) -> dict[int, str]:
         """What an owner's index lists, by slot: the job's jid."""
-        numbers = sorted(ops.index_claims(self.store.run(ops.index(self.store.keys, owner))))
+        fields = self.store.run(ops.index(self.store.keys, owner))
+        numbers = sorted(ops.index_claims(fields))
         payloads = self.store.run(ops.slots(self.store.keys, owner, numbers)) if numbers else []
         return {n: decode(raw)["jid"] for n, raw in zip(numbers, payloads, strict=True) if raw is not None}
 
@@ -172,7 +185,7 @@ class Bed:
             with self.server.client() as client:
                 busy = any(client.exists(name) for name in ("retry", "schedule"))
                 busy = busy or any(True for _ in client.scan_iter(match="queue:*", count=1000))
-                indexes = [key for key in client.scan_iter(match="pillion:inf:*", _type="hash", count=1000)]
+                indexes = list(client.scan_iter(match="pillion:inf:*", _type="hash", count=1000))
                 return not busy and not any(field.isdigit() for key in indexes for field in client.hkeys(key))
         except redis.RedisError:
             return False
@@ -219,6 +232,12 @@ class Bed:
             process.kill()
         self.store.close()
         self.ledger.close()
+
+
+def jids_of(pushed: Sequence[str | None] | int) -> list[str]:
+    """What a bulk push of a list returns, where no middleware stops anything."""
+    assert not isinstance(pushed, int)
+    return [jid for jid in pushed if jid is not None]
 
 
 def ended(bed: Bed, jids: Iterable[str]) -> bool:

@@ -59,8 +59,8 @@ class Pushed:
 class Thread(threading.Thread):
     """A thread of the chaos; `check` raises what ended it."""
 
-    def __init__(self, name: str, work: Callable[[], None]) -> None:
-        super().__init__(name=name, daemon=True)
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(name=getattr(work, "__qualname__", "chaos"), daemon=True)
         self._work = work
         self.error: BaseException | None = None
 
@@ -177,6 +177,7 @@ class WorkerKiller:
         at = now()
         self.workers[i] = self._bed.start(**OPTIONS)
         remains = wait_until(lambda: self._remains(victim), timeout=10, what="the server to come back")
+        assert remains is not None
         if remains.had_lease:
             self.kills.append(Kill(victim.pid, at, remains.jids))
         else:

@@ -1,7 +1,8 @@
 """The ledger: which process ran which job and when, in a plain file that no fault of a test reaches.
 
 Jobs and workers write to it, one line for each fact; the test that started them reads it. A line is appended by one
-`write`, so a process that is killed leaves it whole or not at all. Times are of the boot clock, which all processes share.
+`write`, so a process that is killed leaves it whole or not at all. Times are of the boot clock, which all processes
+share.
 """
 
 from __future__ import annotations

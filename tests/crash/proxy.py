@@ -1,7 +1,8 @@
-"""A proxy between Pillion and Redis that goes wrong on purpose: once, where a test says, and otherwise passes everything on.
+"""A proxy between Pillion and Redis that goes wrong where a test says so, and otherwise passes everything on.
 
 It speaks over Unix sockets, one thread for each direction of each connection, and reads both ways well enough to know
-requests and replies apart. A *trap* waits for the exchange that its condition describes, does its mischief, and is gone:
+which reply answers which request. A *trap* waits for the exchange that its condition describes, does its mischief, and
+is gone:
 
     lose_reply       the server executes the request, the reply is thrown away and the connection closed
     cut_reply        the same, but half of the reply arrives first
@@ -20,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 
 import hiredis
 
-Words: TypeAlias = list[Any]
+Words: TypeAlias = list[bytes]
 When: TypeAlias = Callable[[Words, Any], bool]
 """Whether an exchange is the one: (the words of the request, the reply). The reply is None in early mischiefs."""
 

@@ -39,7 +39,8 @@ def test_no_job_is_lost_whoever_is_killed(bed: Bed, capsys: pytest.CaptureFixtur
     workers = WorkerKiller(bed, KILLS, SECONDS, random.Random(f"{seed} workers"), over)
     servers = RedisKiller(bed, OUTAGES, SECONDS, LONGEST_OUTAGE, random.Random(f"{seed} servers"), over)
     began = now()
-    run([Thread(type(each).__name__, each.work) for each in (*producers, workers, servers)], over)
+    works = [*(each.work for each in producers), workers.work, servers.work]
+    run([Thread(work) for work in works], over)
     bed.until(bed.idle, "every job to be done", *workers.workers, timeout=60)
     quiet = now()
     account = draw_up(bed, [each.pushed for each in producers], workers.kills, quiet)
@@ -80,16 +81,14 @@ def report(
     """The figures of the run."""
     pushed = [each.pushed for each in producers]
     accepted, unknown = (sum(len(getattr(each, name)) for each in pushed) for name in ("accepted", "unknown"))
+    unsent = sum(each.unsent for each in pushed)
     stranded = sum(len(kill.stranded) for kill in workers.kills)
-    return "\n".join(
-        f"  {line}"
-        for line in (
-            f"CRASH_SEED={seed} {bed.server.kind}: {accepted} jobs accepted, {unknown} unknown "
-            f"({account.unknown_ran} of them ran), {sum(each.unsent for each in pushed)} refused; {seconds:.0f} s",
-            f"killed: {len(workers.kills)} workers at work and {workers.early} starting, {len(servers.outages)} servers; "
-            f"{stranded} jobs stranded",
-            f"lost {len(account.lost)}; run more than once {account.again}, without a kill to explain it "
-            f"{len(account.unexplained)}; buried as pills {account.buried}",
-            account.figures(),
-        )
+    lines = (
+        f"CRASH_SEED={seed}, {bed.server.kind}, {seconds:.0f} s",
+        f"{accepted} jobs accepted, {unknown} unknown ({account.unknown_ran} ran), {unsent} refused",
+        f"killed: {len(workers.kills)} workers at work, {workers.early} starting, {len(servers.outages)} servers",
+        f"{stranded} jobs stranded, {len(account.lost)} lost, {account.buried} buried as pills",
+        f"{account.again} run more than once, {len(account.unexplained)} of them without a kill that explains it",
+        account.figures(),
     )
+    return "\n".join(f"  {line}" for line in lines)

@@ -23,14 +23,13 @@ class Side:
         self.bed = bed
         self.workers: list[Process] = [bed.start_ready(concurrency=2), bed.start_ready(concurrency=4, queues=["busy"])]
         places = [(job, queue) for job in (Quick, QuickAsync) for queue in ("default", "busy")]
-        items = [{"class": job, "args": [LONG * 1000], "queue": queue} for job, queue in places]
-        self.jids = {bed.client.push(item) for item in items}
+        self.jids = {bed.push(job, LONG * 1000, queue=queue) for job, queue in places}
         bed.until(lambda: bed.ledger.count("start").keys() == self.jids, "the jobs to start", *self.workers)
         self.owners = bed.owners()
 
     def run_short_ones(self) -> None:
         """Keep the worker that has room busy for a moment."""
-        short = self.bed.client.push_bulk({"class": Quick, "args": [[20]] * 10, "queue": "busy"})
+        short = self.bed.push_many(Quick, 10, 20, queue="busy")
         self.bed.until(lambda: ended(self.bed, short), "the short ones", *self.workers)
 
     def check(self) -> None:

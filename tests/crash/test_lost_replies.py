@@ -17,7 +17,7 @@ from pillion.store.scripts import script
 from pillion.types import Claim, Done, Settlement
 from pillion.worker import Worker
 from tests.crash.app import Held, HeldAsync, Quick, open_ledger
-from tests.crash.bed import Bed, ended
+from tests.crash.bed import Bed, ended, jids_of
 from tests.crash.proxy import Mischief, Proxy, Words
 from tests.servers import Server
 
@@ -55,7 +55,7 @@ def worker(bed: Bed) -> Iterator[Worker]:
     made.start()
     try:
         bed.accuse("first")
-        bed.client.push({"class": Quick, "args": [0], "jid": "first"})
+        bed.push(Quick, 0, jid="first")
         bed.until(lambda: ended(bed, ["first"]) and bed.idle(), "the first job, which needs every script")
         yield made
     finally:
@@ -111,7 +111,7 @@ def test_claims_whose_announcement_was_lost_are_adopted(
     bed: Bed, proxy: Proxy, worker: Worker, mischief: Mischief, job: type
 ) -> None:
     trap = proxy.trap(mischief, claims)
-    jids = bed.client.push_bulk({"class": job, "args": [[str(bed.folder)]] * 3})
+    jids = bed.push_many(job, 3, str(bed.folder))
     trap.wait()
     bed.until(lambda: set(jids) <= bed.ledger.count("start").keys(), "the claims to be adopted", timeout=3)
     let_go(bed)
@@ -123,7 +123,7 @@ def test_claims_are_adopted_though_the_next_reply_is_lost_too(bed: Bed, proxy: P
     """The re-sync that found them succeeds, the step after it does not: what it found must not be forgotten."""
     first = proxy.trap("lose_reply", claims)
     second = proxy.trap("lose_reply", lambda words, reply: is_step(words) and first.sprung.is_set())
-    jids = bed.client.push_bulk({"class": Quick, "args": [[0]] * 3})
+    jids = bed.push_many(Quick, 3, 0)
     second.wait()
     bed.until(lambda: ended(bed, jids) and bed.idle(), "the jobs to be done")
     assert all(bed.ledger.count("start")[jid] == 1 for jid in jids)
@@ -138,9 +138,9 @@ def test_claims_are_adopted_though_one_of_the_questions_about_them_is_lost(
     bed.accuse(*suspects)
     first = proxy.trap("lose_reply", lambda words, reply: settles(words) and claims(words, reply))
     second = proxy.trap("lose_reply", lambda words, reply: words[0].decode() == lost and first.sprung.is_set())
-    jids = bed.client.push_bulk({"class": Quick, "args": [[1]] * 200})
+    jids = bed.push_many(Quick, 200, 1)
     for jid in suspects:
-        bed.client.push({"class": Quick, "args": [5], "jid": jid})
+        bed.push(Quick, 5, jid=jid)
     second.wait()
     bed.until(lambda: ended(bed, [*jids, *suspects]) and bed.idle(), "the jobs to be done")
     assert all(bed.ledger.count("start")[jid] == 1 for jid in (*jids, *suspects))
@@ -150,7 +150,7 @@ def test_claims_are_adopted_though_one_of_the_questions_about_them_is_lost(
 def test_a_suspect_whose_mark_was_lost_runs_all_the_same(bed: Bed, proxy: Proxy, worker: Worker) -> None:
     bed.accuse("suspect")
     trap = proxy.trap("lose_reply", is_mark)
-    bed.client.push({"class": Quick, "args": [1], "jid": "suspect"})
+    bed.push(Quick, 1, jid="suspect")
     trap.wait()
     bed.until(lambda: ended(bed, ["suspect"]) and bed.idle(), "the job to be done")
     assert bed.ledger.count("start")["suspect"] == 1
@@ -186,7 +186,7 @@ def test_an_outcome_whose_receipt_was_lost_is_written_once(
     bed: Bed, proxy: Proxy, worker: Worker, mischief: Mischief
 ) -> None:
     me = os.getpid()
-    jids = [bed.client.push({"class": Held, "args": [str(bed.folder), fails]}) for fails in (0, 0, me)]
+    jids = [bed.push(Held, str(bed.folder), fails) for fails in (0, 0, me)]
     bed.until(lambda: set(jids) <= bed.ledger.count("start").keys(), "the jobs to start")
     trap = proxy.trap(mischief, settles)
     let_go(bed)
@@ -200,7 +200,7 @@ def test_an_outcome_whose_receipt_was_lost_is_written_once(
 
 @pytest.mark.parametrize("mischief", ["close_early", "lose_reply"])
 def test_many_losses_in_a_row_strand_nothing(bed: Bed, proxy: Proxy, worker: Worker, mischief: Mischief) -> None:
-    jids = bed.client.push_bulk({"class": Quick, "args": [[5]] * 100})
+    jids = bed.push_many(Quick, 100, 5)
     for _ in range(12):
         proxy.trap(mischief, lambda words, reply: is_step(words)).wait()
     bed.until(lambda: ended(bed, jids) and bed.idle(), "the jobs to be done")
@@ -212,7 +212,7 @@ def test_late_bytes_of_an_old_connection_change_nothing(bed: Bed, proxy: Proxy, 
     trap = proxy.trap("hold_back", lambda words, reply: is_step(words))
     trap.wait()
     [before] = bed.owners()
-    jids = bed.client.push_bulk({"class": Held, "args": [[str(bed.folder)]] * 2})
+    jids = bed.push_many(Held, 2, str(bed.folder))
     bed.until(lambda: set(jids) <= bed.ledger.count("start").keys(), "the worker to go on")
     assert trap.let_go() == STALE.encode()
     assert bed.owners() == [before]
@@ -224,22 +224,23 @@ def test_late_bytes_of_an_old_connection_change_nothing(bed: Bed, proxy: Proxy, 
 
 def test_a_step_of_an_older_generation_settles_and_claims_nothing(bed: Bed) -> None:
     keys, run = bed.store.keys, bed.store.run
-    jids = bed.client.push_bulk({"class": Quick, "args": [[0]] * 2})
+    jids = bed.push_many(Quick, 2, 0)
     old = Owner("somebody.1")
     assert run(ops.join(keys, old.name, 60_000, 5))
     want = Want(1, 1, (("default", 1),))
-    rules = {"dead_max": 10, "dead_timeout": 10.0}
-    first = run(ops.step(keys, old, 60_000, [], want, **rules))
+    first = run(ops.step(keys, old, 60_000, [], want, dead_max=10, dead_timeout=10.0))
     assert isinstance(first, Stepped)
     [(queue, raw)] = first.claims
     held = run(ops.resync(keys, old.name, 60_000))
     assert not isinstance(held, str)
     before = (bed.held(old.name), bed.standing())
     done = Settlement(Claim(old.name, 1, queue, raw), Done())
-    assert run(ops.step(keys, old, 60_000, [done], Want(1, 2, want.queues), **rules)) == STALE
+    late = ops.step(keys, old, 60_000, [done], Want(1, 2, want.queues), dead_max=10, dead_timeout=10.0)
+    assert run(late) == STALE
     assert (bed.held(old.name), bed.standing()) == before == ({1: jids[0]}, {"queue:default": [jids[1]]})
     new = Owner(old.name, held.generation)
-    assert isinstance(run(ops.step(keys, new, 60_000, [done], Want(0, 2, ()), **rules)), Stepped)
+    again = ops.step(keys, new, 60_000, [done], Want(0, 2, ()), dead_max=10, dead_timeout=10.0)
+    assert isinstance(run(again), Stepped)
     assert bed.held(old.name) == {}
     assert run(ops.leave(keys, old.name))
 
@@ -252,17 +253,17 @@ def test_a_step_of_an_older_generation_settles_and_claims_nothing(bed: Bed) -> N
 def test_a_push_whose_reply_was_lost_says_so_and_is_not_repeated(bed: Bed, proxy: Proxy, mischief: Mischief) -> None:
     trap = proxy.trap(mischief, pushes)
     with pytest.raises(MaybeEnqueued) as caught:
-        bed.client.push({"class": Quick, "args": [0]})
+        bed.push(Quick, 0)
     trap.wait()
     maybe = caught.value
     assert (maybe.confirmed, len(maybe.unknown), maybe.unsent) == ((), 1, ())
     assert bed.standing() == {"queue:default": list(maybe.unknown)}
 
 
-async def apush(bed: Bed, item: dict[str, Any], **options: Any) -> Any:
+async def apush(bed: Bed, item: dict[str, Any], **options: Any) -> list[str]:
     """Push from a loop of its own, and close its connections."""
     try:
-        return await bed.client.apush_bulk(item, **options)
+        return jids_of(await bed.client.apush_bulk(item, **options))
     finally:
         await bed.setup.astore.close()
 
@@ -290,21 +291,21 @@ def test_of_a_bulk_push_the_earlier_batches_are_confirmed_and_the_later_ones_uns
 def test_a_push_by_jid_is_repeated_by_itself_and_stands_there_once(
     bed: Bed, proxy: Proxy, mischief: Mischief, colour: str
 ) -> None:
-    bed.client.push({"class": Quick, "args": [0], "queue": "warm"}, once=True)
+    bed.push(Quick, 0, once=True, queue="warm")
     trap = proxy.trap(mischief, pushes_once)
-    item = {"class": Quick, "args": [[0], [0]]}
-    jids = (
-        asyncio.run(apush(bed, item, once=True)) if colour == "async" else bed.client.push_bulk(item, once=True)
-    )
+    if colour == "sync":
+        jids = bed.push_many(Quick, 2, 0, once=True)
+    else:
+        jids = asyncio.run(apush(bed, {"class": Quick, "args": [[0], [0]]}, once=True))
     trap.wait()
     assert bed.standing()["queue:default"] == jids[::-1]
 
 
 def test_a_push_by_jid_does_not_deny_what_it_cannot_know(bed: Bed, proxy: Proxy) -> None:
     """Executed, the reply lost, and nobody there when it is repeated: it may be enqueued, and is."""
-    bed.client.push({"class": Quick, "args": [0], "queue": "warm"}, once=True)
+    bed.push(Quick, 0, once=True, queue="warm")
     trap = proxy.trap("lose_reply", lambda words, reply: pushes_once(words) and proxy.refuse())
     with pytest.raises(MaybeEnqueued) as caught:
-        bed.client.push({"class": Quick, "args": [0]}, once=True)
+        bed.push(Quick, 0, once=True)
     trap.wait()
     assert bed.standing()["queue:default"] == list(caught.value.unknown)

@@ -29,7 +29,7 @@ def test_a_worker_stopped_past_its_lease_settles_nothing_that_was_taken_from_it(
     paused = bed.start_ready(concurrency=6)
     folder = str(bed.folder)
     jobs = [(Held, 0), (HeldAsync, 0), (Held, paused.pid), (HeldAsync, paused.pid), (Held, 0)]
-    jids = {bed.client.push({"class": job, "args": [folder, fails]}) for job, fails in jobs}
+    jids = {bed.push(job, folder, fails) for job, fails in jobs}
     bed.until(lambda: bed.ledger.count("start").keys() == jids, "the jobs to start", paused)
     [owner] = bed.owners(paused.pid)
     paused.pause()
@@ -42,7 +42,7 @@ def test_a_worker_stopped_past_its_lease_settles_nothing_that_was_taken_from_it(
     go(bed, paused)
     bed.until(lambda: zombie_runs(bed, paused) == len(jids), "the old runs to end", paused)
     [again] = bed.until(lambda: bed.owners(paused.pid), "it to join again", paused)
-    after_a_job = bed.client.push({"class": Quick, "args": [1], "queue": "other"})
+    after_a_job = bed.push(Quick, 1, queue="other")
     later = bed.start_ready(queues=["other"])
     bed.until(lambda: ended(bed, [after_a_job]), "time to pass", later)
     assert (bed.standing(), {name: bed.held(name) for name in bed.owners(heir.pid)}) == before
@@ -55,7 +55,7 @@ def test_a_worker_stopped_past_its_lease_settles_nothing_that_was_taken_from_it(
     bed.until(bed.idle, "the jobs to be done", heir)
     assert {fact.jid for fact in bed.ledger.facts("end") if fact.pid == heir.pid} == jids
     heir.stop()
-    last = bed.client.push({"class": Quick, "args": [1]})
+    last = bed.push(Quick, 1)
     bed.until(lambda: ended(bed, [last]), "a job under the next epoch", paused)
     [run] = bed.ledger.facts("end", last)
     assert run.owner == again
@@ -72,7 +72,7 @@ def zombie_runs(bed: Bed, worker: Process) -> int:
 def test_when_the_whole_machine_slept_nobody_robs_anybody(bed: Bed) -> None:
     """All leases are over at once, and all their owners alive: the outage amnesty."""
     workers = [bed.start_ready(concurrency=3) for _ in range(2)]
-    jids = {bed.client.push({"class": job, "args": [str(bed.folder)]}) for job in (Held, HeldAsync) * 3}
+    jids = {bed.push(job, str(bed.folder)) for job in (Held, HeldAsync) * 3}
     bed.until(lambda: bed.ledger.count("start").keys() == jids, "the jobs to start", *workers)
     bed.until(lambda: all(trusted(bed, worker) for worker in workers), "both reapers to have earned trust")
     owners = bed.owners()
@@ -101,7 +101,7 @@ def trusted(bed: Bed, worker: Process) -> bool:
 @pytest.mark.slow
 def test_an_outage_longer_than_the_lease_makes_nobody_rob_anybody(bed: Bed) -> None:
     workers = [bed.start_ready(concurrency=3) for _ in range(2)]
-    jids = {bed.client.push({"class": job, "args": [str(bed.folder)]}) for job in (Held, HeldAsync) * 3}
+    jids = {bed.push(job, str(bed.folder)) for job in (Held, HeldAsync) * 3}
     bed.until(lambda: bed.ledger.count("start").keys() == jids, "the jobs to start", *workers)
     bed.until(lambda: all(trusted(bed, worker) for worker in workers), "both reapers to have earned trust")
     owners = bed.owners()

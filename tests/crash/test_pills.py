@@ -26,11 +26,11 @@ def test_of_a_pill_among_nine_neighbours_only_the_pill_dies(bed: Bed) -> None:
     workers = [bed.start_ready(concurrency=NEIGHBOURS + 1)]
     deaths = 0
     bed.accuse(EARLIER)
-    bed.client.push({"class": Quick, "args": [1], "jid": EARLIER})
+    bed.push(Quick, 1, jid=EARLIER)
     bed.until(lambda: ended(bed, [EARLIER]) and bed.idle(), "an innocent suspect to be cleared", *workers)
-    neighbours = bed.client.push_bulk({"class": Neighbour, "args": [[folder]] * 5})
-    neighbours += bed.client.push_bulk({"class": NeighbourAsync, "args": [[folder]] * 4})
-    pill = bed.client.push({"class": Pill, "args": [NEIGHBOURS, folder]})
+    neighbours = bed.push_many(Neighbour, 5, folder)
+    neighbours += bed.push_many(NeighbourAsync, 4, folder)
+    pill = bed.push(Pill, NEIGHBOURS, folder)
 
     def settled() -> bool:
         nonlocal deaths

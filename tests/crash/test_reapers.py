@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.chaos
 CLAIMS = 450
 """More than two batches of a salvage."""
 
-RULES = {"dead_max": 10_000, "dead_timeout": 1e6}
+RULES: dict[str, Any] = {"dead_max": 10_000, "dead_timeout": 1e6}
 
 
 def reaper(bed: Bed) -> Reaper:
@@ -31,14 +33,14 @@ def reaper(bed: Bed) -> Reaper:
 
 def dead_owner(bed: Bed, name: str, count: int) -> list[str]:
     """An owner that claims `count` fresh jobs and is never heard of again; the jids, oldest first."""
-    jids = bed.client.push_bulk({"class": Quick, "args": [[0]] * count})
+    jids = bed.push_many(Quick, count, 0)
     run, keys = bed.store.run, bed.store.keys
     assert run(ops.join(keys, name, 60_000, 10))
     for first in range(1, count + 1, 200):
         reply = run(ops.step(keys, Owner(name), 60_000, [], Want(200, first, (("default", 200),)), **RULES))
         assert isinstance(reply, Stepped)
     assert list(bed.held(name).values()) == jids
-    return [jid for jid in jids if jid]
+    return jids
 
 
 def at_once(works: list[Callable[[], int]]) -> list[int]:
@@ -62,9 +64,9 @@ def test_reapers_at_once_give_each_claim_back_once_and_in_order(bed: Bed) -> Non
     for n in range(5):
         name = f"dead:{n}:x/default.1"
         jids = dead_owner(bed, name, CLAIMS)
-        waiting = bed.client.push_bulk({"class": Quick, "args": [[0]] * 3})
+        waiting = bed.push_many(Quick, 3, 0)
         assert bed.store.run(ops.fence(bed.store.keys, name, force=True))
-        moved = at_once([lambda each=each: each.salvage(name) for each in reapers])
+        moved = at_once([partial(each.salvage, name) for each in reapers])
         assert (sum(moved), min(moved) >= 0) == (CLAIMS, True)
         assert bed.standing() == {"queue:default": [*reversed(waiting), *reversed(jids)]}
         assert bed.leftovers() == []

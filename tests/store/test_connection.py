@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -326,6 +327,17 @@ def test_a_server_that_stalls_is_given_up_after_the_timeout(new_face: NewFace, o
     wait_until(lambda: before not in watcher.ids(), what="the connection that was in doubt to be closed")
 
 
+def test_what_was_given_up_answers_nobody_else(new_face: NewFace, relay: Relay) -> None:
+    """The reply of a push that was given up may still come; whoever asks next must not take it for its own."""
+    face = new_face({"url": relay.url, "timeout": 0.2, "pool_size": 1})
+    face.push(JOB)
+    relay.gather = 99
+    with pytest.raises(Ambiguous):
+        face.run(push_op(face.setup.store, "default"))
+    relay.gather = 0
+    assert face.run(command("ECHO", "mine")) == b"mine"
+
+
 def test_a_restart_is_survived_by_idle_connections(own_face: Face, own_server: Server) -> None:
     for n in range(3):
         own_face.push(JOB)
@@ -427,15 +439,22 @@ def test_many_threads_at_once_get_their_own_answers(server: Server) -> None:
 
 
 def test_the_first_pushes_of_many_threads_open_one_pool(server: Server) -> None:
-    store, start = Store(small(server, pool_size=1, checkout_timeout=5.0)), threading.Barrier(8)
+    interval, start = sys.getswitchinterval(), threading.Barrier(8)
+    stores = [Store(small(server, pool_size=1, checkout_timeout=5.0)) for _ in range(20)]
 
-    def first(_: int) -> Any:
+    def first(_: int) -> list[int]:
         start.wait(PATIENCE)
-        return store.run(WHO)
+        return [store.run(WHO) for store in stores]
 
-    with ThreadPoolExecutor(8) as pool:
-        assert len(set(pool.map(first, range(8)))) == 1
-    store.close()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            seen = list(pool.map(first, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert [len(set(each)) for each in zip(*seen, strict=True)] == [1] * len(stores)
+    for store in stores:
+        store.close()
 
 
 def test_the_first_push_waits_for_the_client_blocks_of_another_thread(server: Server) -> None:
@@ -462,6 +481,25 @@ def test_the_first_push_waits_for_the_client_blocks_of_another_thread(server: Se
     for thread in threads:
         thread.join(PATIENCE)
     assert [b'"marked":true' in raw for raw in server.client().lrange("queue:default", 0, -1)] == [True, True]
+    client.close()
+
+
+def test_a_block_that_comes_late_still_counts(face: Face, server: Server) -> None:
+    face.push(JOB)
+    face.setup.add_block(lambda setup: setup.configure(default_job_options={"queue": "late"}))
+    face.push(JOB)
+    assert (queued(server), queued(server, "late")) == (1, 1)
+
+
+def test_a_new_configuration_closes_what_the_old_one_had_open(server: Server) -> None:
+    client, watcher = Client(server.url), Watcher(server)
+    client.push(JOB)
+    old = client.setup.store
+    before = old.run(WHO)
+    client.setup.configure(server.tcp_url)
+    wait_until(lambda: before not in watcher.ids(), what="the old connection to be closed")
+    assert client.push(JOB)
+    assert client.setup.store is not old
     client.close()
 
 

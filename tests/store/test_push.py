@@ -566,10 +566,10 @@ def test_a_push_once_that_is_lost_twice_is_in_doubt(new_face: NewFace, relay: Re
         relay.replies = 0 if words[0].startswith(b"EVAL") else None
 
     relay.heard = heard
+    face.setup.client_middleware.add(by_number)
     with pytest.raises(MaybeEnqueued) as caught:
-        face.push_bulk({"class": "Job", "args": [[1], [2]]}, once=True)
-    assert list(caught.value.unknown) == [job["jid"] for job in standing(own_server)[1:]]
-    assert len(caught.value.unknown) == 2
+        face.push_bulk({"class": "Job", "args": [[0], [1]]}, once=True)
+    assert list(caught.value.unknown) == [standing(own_server, q)[0]["jid"] for q in ("q0", "q1")]
     assert relay.names()[2:] == ["EVALSHA"] * 2
 
 

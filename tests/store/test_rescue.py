@@ -88,7 +88,7 @@ def test_a_counted_jid_becomes_a_suspect_with_an_end(bench: Bench) -> None:
     salvage(bench, Rescue(1, "q", "j1", counted=True))
     assert bench.store.run(ops.suspicion(bench.keys, ["j1", "j2"])) == [True, False]
     assert 0 < bench.redis.ttl(bench.keys.rescued("j1")) <= 72 * 3600
-    bench.store.run(ops.absolve(bench.keys, "j1"))
+    bench.store.run(ops.absolve(bench.keys, bench.owner, 1, "j1"))
     assert bench.store.run(ops.suspicion(bench.keys, ["j1"])) == [False]
     assert bench.store.run(ops.rescue_counts(bench.keys, ["j1"])) == [0]
 

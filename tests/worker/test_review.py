@@ -287,7 +287,6 @@ def test_workers_that_come_and_go_leave_no_descriptor_open(server: Server) -> No
         assert len(list(Path("/dev/fd").iterdir())) <= before
 
 
-@pytest.mark.xfail(reason="a suspect runs alone for as long as it takes; whether to bound that is the design's to say")
 def test_a_suspect_that_takes_long_does_not_hold_the_others_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pillion.worker.isolation.PATIENCE", 0.3)
     go = threading.Event()

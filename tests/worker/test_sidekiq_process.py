@@ -26,6 +26,7 @@ from pillion.setup import Setup
 from pillion.worker import Worker, identity
 from pillion.worker.systemd import Systemd
 from pillion.worker.title import title
+from pillion.worker.wakeup import Wakeup
 from tests.servers import Server
 from tests.waiting import wait_until
 from tests.worker.cli import running, write
@@ -184,6 +185,37 @@ def test_handlers_that_the_app_had_for_signals_are_called_first(server: Server, 
         worker.wait_for("quiet: no new jobs are taken")
         assert worker.stop() == 0
     assert (tmp_path / "heard.txt").read_text().split() == ["TSTP", "TERM"]
+
+
+@pytest.mark.rule("process.signal")
+def test_a_dashboards_signals_reach_a_process_of_its_own(server: Server, tmp_path: Path) -> None:
+    write(tmp_path, {"app.py": APP})
+    env = {"REDIS_URL": server.url, "PILLION_HEARTBEAT": "0.1"}
+    with running("worker", "app", cwd=tmp_path, env=env) as worker:
+        worker.wait_for(READY)
+        client = server.client()
+        (name,) = wait_until(lambda: client.smembers("processes"), what="the process row")
+        client.lpush(f"{name.decode()}-signals", "TSTP")
+        worker.wait_for("quiet: no new jobs are taken")
+        client.lpush(f"{name.decode()}-signals", "TERM")
+        assert worker.process.wait(timeout=30) == 0
+
+
+def test_a_signal_that_comes_just_before_the_main_thread_sleeps_wakes_it() -> None:
+    handled = SimpleQueue[int]()
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: handled.put(number))
+    wakeup = Wakeup()
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+        wakeup.sleep()
+        assert handled.get_nowait() == signal.SIGUSR1
+        threading.Timer(0.01, wakeup.wake).start()
+        wakeup.sleep()
+        assert handled.empty()
+    finally:
+        wakeup.restore()
+        signal.signal(signal.SIGUSR1, before)
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 @pytest.mark.rule("config.title")

@@ -1,8 +1,8 @@
 """From `RedisSettings` to something that opens connections: the class and arguments redis-py needs, in either colour.
 
-Called by `pool.py` and `connection.py` when a first connection opens, so redis-py is imported no earlier. Sentinels are
-asked on every reconnect, retries are off, replies are bytes, the protocol is RESP3, and every timeout is finite. From a
-client or pool that the user hands over its class and arguments are taken, never its connections."""
+Called by `pool.py` and `connection.py` when a first connection opens, so redis-py is imported no earlier. Sentinels
+are asked on every reconnect, retries are off, the protocol is RESP3, and every timeout is finite. From a client or
+pool that the user hands over its class and arguments are taken, never its connections."""
 
 from __future__ import annotations
 
@@ -176,9 +176,7 @@ def _ours(settings: RedisSettings) -> Arguments:
         "socket_timeout": settings.timeout,
         "socket_connect_timeout": settings.connect_timeout,
         "protocol": 3,
-        "decode_responses": False,
         "retry": None,
-        "health_check_interval": 0,
         **_without_maintenance(),
     }
 

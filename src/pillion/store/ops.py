@@ -22,10 +22,6 @@ MAX_BATCH = 200
 MAX_CLAIM_BYTES = 1_000_000
 
 
-def _now(now: float | None, scale: int) -> Word:
-    return "" if now is None else (int(now * scale) if scale > 1 else now)
-
-
 # -- pushing ---------------------------------------------------------------------------------------------------------
 
 
@@ -108,8 +104,7 @@ class Stepped(msgspec.Struct, frozen=True, gc=False):
     claims: list[tuple[str, bytes]]
 
 
-FENCED = "FENCED"
-STALE = "STALE"
+FENCED, STALE = "FENCED", "STALE"
 
 
 class Want(msgspec.Struct, frozen=True, gc=False):
@@ -253,10 +248,10 @@ def _mapping(reply: Any) -> dict[bytes, bytes]:
     return dict(reply) if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
 
 
-def mark(keys: Keyspace, owner: Owner, n: int) -> Op[bool]:
-    """Note that a suspect is about to run. False: the claim is no longer ours, so it must not."""
+def mark(keys: Keyspace, owner: Owner, n: int, before: int | None = None) -> Op[bool]:
+    """Note that a suspect is about to run, and take the mark off `before`. False: the claim is no longer ours."""
     names = (keys.lease, keys.index(owner.name))
-    return call("mark", names, (owner.name, owner.generation, n), lambda reply: reply == 1)
+    return call("mark", names, (owner.name, n, "" if before is None else before), lambda reply: reply == 1)
 
 
 def leave(keys: Keyspace, owner: str) -> Op[bool]:
@@ -330,9 +325,10 @@ def rescue_counts(keys: Keyspace, jids: Sequence[str]) -> Op[list[int]]:
     return Op("rescue_counts", (("MGET", *names),), lambda replies: [int(n or 0) for n in replies[0]], safe=True)
 
 
-def absolve(keys: Keyspace, jid: str) -> Op[list[Any]]:
-    """A suspect ran to an outcome: forget its crashes."""
-    return pipeline("absolve", [("ZREM", keys.suspects, jid), ("DEL", keys.rescued(jid))])
+def absolve(keys: Keyspace, owner: Owner, n: int, jid: str) -> Op[list[Any]]:
+    """A suspect ran to an outcome: forget its crashes, and its mark."""
+    unmark = ("HDEL", keys.index(owner.name), f"s:{n}")
+    return pipeline("absolve", [("ZREM", keys.suspects, jid), ("DEL", keys.rescued(jid)), unmark])
 
 
 # -- what is due -----------------------------------------------------------------------------------------------------
@@ -398,3 +394,7 @@ def info(section: str) -> Op[dict[str, str]]:
 def _info(body: str) -> dict[str, str]:
     lines = (line for line in body.splitlines() if line and not line.startswith("#"))
     return {name: value for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _now(now: float | None, scale: int) -> Word:
+    return "" if now is None else (int(now * scale) if scale > 1 else now)

@@ -49,6 +49,11 @@ class Announcer(Service):
         """Hand a job that will not run again to the death handlers."""
         self._line.put(lambda: self._deaths(job, error))
 
+    @property
+    def left(self) -> int:
+        """How many announcements stand in line."""
+        return self._line.qsize()
+
     def stop(self) -> None:
         super().stop()
         self._line.put(_nothing)

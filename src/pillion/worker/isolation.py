@@ -2,8 +2,9 @@
 
 A job that was running when its process died may have killed it. The next process runs each such *suspect* with
 nothing else in flight, so that a second crash convicts the right job. Who holds the gate is the only fetcher that may
-start anything. Waiting for the others to finish is bounded: a suspect beside a job of many hours starts in company
-after a while. That is safe for the others, because a rescue counts only the suspect that was marked as started."""
+start anything. All waiting is bounded: a suspect beside a job of many hours starts in company after a while, and the
+others go on beside a suspect that takes long. That is safe for them, because a rescue counts only the suspect that was
+marked as started."""
 
 from __future__ import annotations
 
@@ -33,9 +34,9 @@ class Gate:
                 self._holder, self._since = who, now
             return self._holder is who
 
-    def clear(self, now: float) -> bool:
-        """Whether the holder may start: nothing is in flight, or patience has run out."""
-        return sum(count() for count in self._counts) == 0 or now - self._since > PATIENCE
+    def clear(self, now: float, besides: int = 0) -> bool:
+        """Whether the holder may start: nothing is in flight but `besides` others, or patience has run out."""
+        return sum(count() for count in self._counts) <= besides or now - self._since > PATIENCE
 
     def free(self, who: object) -> None:
         """Let go of the gate if held."""

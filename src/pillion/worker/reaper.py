@@ -65,14 +65,24 @@ class Reaper(Service):
         self._events = events
         self._healthy_since = healthy_since
         self._died = died
+        self._told = False
 
     def turn(self) -> float:
-        if self._has_earned_trust():
-            try:
+        try:
+            if self._has_earned_trust():
                 self.reap()
-            except StoreError as error:
-                log.warning("reaper: could not look for dead owners: %s", error)
+            elif not self._told:
+                self._tell_of_the_wait()
+        except StoreError as error:
+            log.warning("reaper: could not look for dead owners: %s", error)
         return self._config.lease / ROUNDS_PER_LEASE * self._config.rng.uniform(0.8, 1.2)
+
+    def _tell_of_the_wait(self) -> None:
+        """A process that has just started may not rescue yet; whoever waits for a job should know."""
+        dead = [name for names in self._store.run(ops.expired(self._store.keys)) for name in names]
+        if dead:
+            self._told = True
+            log.info("jobs of dead workers (%s) come back in about %g s", ", ".join(dead), self._config.lease)
 
     def reap(self) -> int:
         """Fence every owner whose lease ran out and give its claims back. Returns how many claims were moved."""

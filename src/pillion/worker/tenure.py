@@ -136,17 +136,19 @@ class Tenure:
         self._must_resync = True
         return False
 
-    def mark(self, claim: Claim) -> bool:
+    def mark(self, claim: Claim, *, instead_of: Claim | None = None) -> bool:
         """Note on the server that a suspect is about to run. False: it is not ours any more."""
-        return self.owner is not None and self.session.call(ops.mark(self._keys, self.owner, claim.n))
+        before = None if instead_of is None else instead_of.n
+        return self.owner is not None and self.session.call(ops.mark(self._keys, self.owner, claim.n, before))
 
     def suspicion(self, jids: Sequence[str]) -> list[bool]:
         """Which of these jids crashed with a process lately."""
         return self.session.call(ops.suspicion(self._keys, jids))
 
-    def absolve(self, jid: str) -> None:
+    def absolve(self, claim: Claim, jid: str) -> None:
         """A suspect has an outcome: forget its crashes."""
-        self.session.call(ops.absolve(self._keys, jid))
+        if self.owner is not None:
+            self.session.call(ops.absolve(self._keys, self.owner, claim.n, jid))
 
     def leave(self) -> None:
         """Give the lease back if nothing is held, and close the connection. Never raises."""

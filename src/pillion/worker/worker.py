@@ -18,14 +18,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
 import msgspec
 
 from pillion.config import Config
-from pillion.context import Signals
+from pillion.context import RunningJob, Signals
 from pillion.errors import ConfigError
 from pillion.options import closest
 from pillion.setup import Setup
@@ -45,6 +45,7 @@ from pillion.worker.service import Service
 from pillion.worker.stats import Stats
 from pillion.worker.systemd import Systemd
 from pillion.worker.title import Title
+from pillion.worker.wakeup import Wakeup
 from pillion.worker.watchdog import Watchdog, stacks
 
 log = logging.getLogger("pillion")
@@ -78,6 +79,7 @@ class Worker:
         self._title = None if embedded else Title(self.config)
         self._stats = Stats()
         self._inbox: SimpleQueue[str] = SimpleQueue()
+        self._wakeup: Wakeup | None = None
         self._hurry = threading.Event()
         self._lock = threading.Lock()
         self._stopped: list[str] | None = None
@@ -112,7 +114,7 @@ class Worker:
             self._stats,
             [fetcher.executor for fetcher in self.fetchers],
             embedded=self._embedded,
-            obey=self._inbox.put,
+            obey=self._hear,
             fleet=self._see_fleet,
             beat=self._after_beat,
         )
@@ -174,7 +176,7 @@ class Worker:
         try:
             self.start()
             log.info("pillion is running: %s", self.identity)
-            while (name := self._inbox.get()) not in ("TERM", "INT"):
+            while (name := self._next_signal()) not in ("TERM", "INT"):
                 self._obey(name)
             log.info("stopping: running jobs have %g s", self.config.timeout)
             stuck = self._stop_listening()
@@ -199,6 +201,20 @@ class Worker:
             elif name != "TERM":
                 self._obey(name)
 
+    def _hear(self, name: str) -> None:
+        self._inbox.put(name)
+        if self._wakeup is not None:
+            self._wakeup.wake()
+
+    def _next_signal(self) -> str:
+        """Wait for a signal, from the system or from a dashboard. For the main thread."""
+        while self._wakeup is not None:
+            try:
+                return self._inbox.get_nowait()
+            except Empty:
+                self._wakeup.sleep()
+        return self._inbox.get()
+
     def _obey(self, name: str) -> None:
         if name == "TSTP":
             log.info("quiet: no new jobs are taken")
@@ -216,12 +232,14 @@ class Worker:
                 earlier(number, frame)
             self._inbox.put(name)
 
+        self._wakeup = wakeup = Wakeup()
         for name in HANDLED:
             signal.signal(getattr(signal, f"SIG{name}"), handler)
 
         def restore() -> None:
             for name, earlier in before.items():
                 signal.signal(getattr(signal, f"SIG{name}"), earlier or signal.SIG_DFL)
+            wakeup.restore()
 
         return restore
 
@@ -230,10 +248,13 @@ class Worker:
     def _evict(self) -> None:
         """Give running jobs back, then interrupt them, then let them clean up for a moment."""
         self.signals.leaving = True
+        running = [run.running for fetcher in self.fetchers for run in list(fetcher.executor.running.values())]
         for fetcher in self.fetchers:
             fetcher.evict()
         if not self._wait(lambda: all(fetcher.evicted.is_set() for fetcher in self.fetchers), GIVE_BACK):
             log.error("could not give all running jobs back; they come back when our lease has run out")
+        for job in running:
+            log.info("time is up: put back to queue %s and interrupted", job.queue, extra=_about(job))
         for fetcher in self.fetchers:
             fetcher.executor.interrupt()
         self._wait(lambda: not any(fetcher.executor.busy for fetcher in self.fetchers), GRACE)
@@ -249,7 +270,10 @@ class Worker:
             if service is not self._announcer and not service.join(JOIN + self.config.redis.timeout):
                 log.warning("%s did not end in time", service.name)
         self._announcer.stop()
-        self._announcer.join(JOIN)
+        if not self._announcer.join(JOIN):
+            log.warning(
+                "%d handlers and subscribers were not called: those before them took too long", self._announcer.left
+            )
 
     def _services(self) -> list[Service]:
         watched = [self._systemd] if self._systemd.is_watching else []
@@ -315,3 +339,8 @@ def _insist_on_capsules(setup: Setup, config: Config) -> None:
             close = closest(name, names)
             cure = f"did you mean `{close}`?" if close else f"known are {', '.join(names)}"
             raise ConfigError(f"capsule `{name}` has middleware, but there is none of this name; {cure}")
+
+
+def _about(job: RunningJob) -> dict[str, Any]:
+    """The fields of a log line about a job of another thread."""
+    return {"pillion": {"jid": job.jid, "class": job.name, "queue": job.queue}}
