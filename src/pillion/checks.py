@@ -1,8 +1,9 @@
 """Is this server fit to hold jobs, and is anything waiting for nobody? Answers as values, each with its cure.
 
-`server` is asked at every worker's boot and by `pillion doctor`; `insist` makes a refusal a `BootError`. `fleet` is
-asked by `pillion doctor` alone. Checks only read. A question that the server may not answer (an ACL, a managed
-service) becomes a warning, never a reason not to start. A lost connection is no check's business: it passes through.
+`server` and `jobs` are asked at every worker's boot and by `pillion doctor`; `insist` makes a refusal a `BootError`.
+`fleet` is asked by `pillion doctor` alone, its `served` by `pillion push` too. Checks only read. A question that the
+server may not answer (an ACL, a managed service) becomes a warning, never a reason not to start. A lost connection is
+no check's business: it passes through.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 
 from pillion.config import Config
 from pillion.errors import BootError, Refused
+from pillion.registry import Registry
 from pillion.store import ops
 from pillion.store.keys import Keyspace
 from pillion.store.ops import Op
@@ -173,6 +175,43 @@ def _span(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
+# --- the jobs: is each of them served here ----------------------------------------------------------------------------
+
+
+def unserved(registry: Registry, config: Config) -> dict[str, list[str]]:
+    """The queues of registered jobs that no capsule serves, each with its jobs' names. Stubs run elsewhere."""
+    known = {name for capsule in config.capsules for name, _ in capsule.queues}
+    missing: dict[str, list[str]] = {}
+    for definition in registry:
+        queue = str({**config.default_job_options, **definition.options}.get("queue", "default"))
+        if definition.kind != "stub" and queue not in known:
+            missing.setdefault(queue, []).append(definition.name)
+    return missing
+
+
+def jobs(registry: Registry, config: Config) -> Check:
+    """Check that a worker with this configuration serves the queues of the jobs that it defines."""
+    missing = unserved(registry, config)
+    if not missing:
+        return Check("jobs", True, f"the queues of all defined jobs are served ({len(registry)})")
+    shown = [f"{queue} ({_some(names)})" for queue, names in missing.items()]
+    rows, several = " and ".join([", ".join(shown[:-1]), shown[-1]] if shown[1:] else shown), len(missing) > 1
+    detail = f"this worker does not serve the queue{'s' if several else ''} {rows} of the jobs it defines"
+    return Check("jobs", None, detail, f"to serve {'them' if several else 'it'}: {_command(config, missing)}")
+
+
+def _command(config: Config, missing: Iterable[str]) -> str:
+    """The command line of a worker that serves what the default capsule serves, and these queues as well."""
+    default = config.capsules[0]
+    weighted = [f"{name},{weight}" if weight else name for name, weight in default.queues]
+    return " ".join(("pillion worker", *config.require, *(f"-q {queue}" for queue in (*weighted, *missing))))
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 # --- the fleet: what waits, and for whom ------------------------------------------------------------------------------
 
 
@@ -184,8 +223,13 @@ def fleet(run: Run, config: Config) -> list[Check]:
     """
     keys = Keyspace(config.redis.prefix)
     waiting, paused = _waiting(run, keys)
-    served, processes = _served(run, keys)
-    return [_processes(processes), _unserved(waiting, served), _paused(waiting, paused), _leases(run, keys)]
+    serving, processes = served(run, keys)
+    return [
+        _processes(processes),
+        _unserved(waiting, serving),
+        _paused(waiting, paused),
+        _leases(run, keys, config.lease),
+    ]
 
 
 def _waiting(run: Run, keys: Keyspace) -> tuple[dict[str, int], set[str]]:
@@ -197,7 +241,7 @@ def _waiting(run: Run, keys: Keyspace) -> tuple[dict[str, int], set[str]]:
     return filled, {ops.text(name) for name in paused}
 
 
-def _served(run: Run, keys: Keyspace) -> tuple[set[str], int]:
+def served(run: Run, keys: Keyspace) -> tuple[set[str], int]:
     """The queues that live processes serve, Ruby's among them, and how many processes there are."""
     identities = sorted(ops.text(name) for name in run(ops.command("SMEMBERS", keys.processes)))
     rows = run(ops.pipeline("processes", [("HMGET", keys.process(name), "info", "quiet") for name in identities]))
@@ -236,7 +280,7 @@ def _paused(waiting: Mapping[str, int], paused: set[str]) -> Check:
     return Check("paused", None, f"paused with jobs in them: {_counts(held)}", "unpause them when they may run again")
 
 
-def _leases(run: Run, keys: Keyspace) -> Check:
+def _leases(run: Run, keys: Keyspace, lease: float) -> Check:
     expired, fenced = run(ops.expired(keys))
     late = [*expired, *fenced]
     if not late:
@@ -244,9 +288,9 @@ def _leases(run: Run, keys: Keyspace) -> Check:
     indexes = [run(ops.index(keys, owner)) for owner in late]
     claims = sum(len(ops.index_claims(index)) for index in indexes)
     detail = f"{len(late)} dead worker(s) still hold {claims} job(s): {', '.join(late[:MOST_NAMED])}"
-    return Check(
-        "leases", None, detail, "a running worker returns them within a lease and a half; start one: pillion worker APP"
-    )
+    wait = "a minute" if lease == 60 else f"{lease:g} s"
+    cure = f"a worker that has run for {wait} returns them, within a quarter more; start one: pillion worker APP"
+    return Check("leases", None, detail, cure)
 
 
 def _counts(queues: Mapping[str, int]) -> str:

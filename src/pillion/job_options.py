@@ -1,14 +1,17 @@
 """The options of a job: what each may be, what goes on the wire, and what only steers the push.
 
 Called when a class or function is defined and by every `set(...)`; a wrong value fails there, not in a worker. Options
-that Pillion does not know are *free keys*: they travel in the payload, middleware reads them, and retries keep them.
-Nothing here talks to Redis or remembers anything.
+that Pillion does not know are *free keys*: they travel in the payload, middleware reads them, and retries keep them. A
+name that looks like a slip (`qeue`), or is another library's option (`countdown`), is refused, not taken for one.
+Nothing here talks to Redis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pillion.errors import ConfigError, PayloadError
@@ -50,6 +53,24 @@ RESERVED: Mapping[str, str] = {
     _BELONGS_TO_PILLION,
 )
 
+ALIKE = 0.82
+"""How alike a free key and an option may be (`difflib`); `client_id` and `client_ip` are meant, at 0.8."""
+
+_ELSEWHERE: Mapping[str, str] = {
+    "retries": "did you mean 'retry'?",
+    "max_retries": "did you mean 'retry'?",
+    "retry_limit": "did you mean 'retry'?",
+    "queue_name": "did you mean 'queue'?",
+    "countdown": "use perform_in(...), or set(wait=...)",
+    "delay": "use perform_in(...), or set(wait=...)",
+    "eta": "use perform_at(...), or set(wait_until=...)",
+    "run_at": "use perform_at(...), or set(wait_until=...)",
+    "priority": "give urgent jobs a queue of their own",
+    "expires": "pass the time as an argument, and look at it in perform",
+    "timeout": "give what perform calls a timeout of its own",
+}
+"""Options of other libraries: a job that took one for a free key would silently lack what it asks for."""
+
 
 class Options(NamedTuple):
     """Options sorted by where they go: into the payload, beside the push, or into its due time."""
@@ -63,7 +84,7 @@ def sort_options(owner: str, options: Mapping[str, Any]) -> Options:
     """Check every option and sort them by where they go; `owner` names the job in errors.
 
     Raises:
-        ConfigError: a value is impossible, or a name belongs to Pillion.
+        ConfigError: a value is impossible, or a name belongs to Pillion or is too close to one that does.
     """
     sorted_out = Options({}, {}, {})
     for name, value in options.items():
@@ -98,11 +119,30 @@ def _checked(owner: str, name: str, value: object) -> Any:
         if accepted is _WRONG:
             raise ConfigError(f"{owner}: {name}: expected {rule.expected}, got {value!r:.80}; {rule.cure}")
         return accepted
+    if advice := _mistaken(name):
+        raise ConfigError(
+            f"{owner}: {name!r} is not an option; {advice} For a key of your own choose a name less like an option's"
+        )
     try:
         check_plain(value, name, owner, MAX_LEVELS)
     except PayloadError as error:
         raise ConfigError(str(error)) from None
     return _copy(value)
+
+
+@lru_cache(1024)
+def _mistaken(name: str) -> str | None:
+    """What to write instead of a name that is hardly meant as a free key; remembered, as `set` is called per push."""
+    plain = name.lower()
+    if advice := _ELSEWHERE.get(plain):
+        return advice if advice.endswith("?") else f"{advice}."
+    if name in _KNOWN:
+        return None
+    close = get_close_matches(plain, _KNOWN, n=1, cutoff=ALIKE)
+    # one letter is much of a short name: `nonce` is no slip for `once`
+    if not close or (len(close[0]) <= 4 and close[0][0] != plain[0]):
+        return None
+    return f"did you mean {close[0]!r}?"
 
 
 def _queue(owner: str, name: str, value: object) -> object:
@@ -172,3 +212,5 @@ _RULES: Mapping[str, _Rule] = {
     "client": _Rule(_client, "a pillion.Client", 'write client=pillion.Client("redis://...")'),
     "log_level": _Rule(_log_level, f"one of {', '.join(LOG_LEVELS)}", "it holds while this job runs"),
 }
+
+_KNOWN = (*_RULES, *TIMING, "queue", "retry_queue", "jid", "name", "aliases", "retry_in", "retries_exhausted")

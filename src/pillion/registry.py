@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pillion.signature import Signature
 
 MAX_NAME = 256
+SHOWN_NAMES = 5
 
 Kind: TypeAlias = Literal["class", "function", "stub"]
 
@@ -224,13 +225,20 @@ class Registry:
         return get_close_matches(name, list(self._entries), n=3, cutoff=0.6)
 
     def unknown(self, name: str) -> UnknownJob:
-        """The error for a name that nobody registered: it says what is close, and what to do."""
+        """The error for a name that nobody registered: what there is, what is close, and what to do."""
+        shown = repr(name[:MAX_NAME])
         close = self.suggest(name)
-        meant = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        meant = f"did you mean {' or '.join(map(repr, close))}? If" if close else "if"
+        cure = f'{meant} one of these replaced it, give it aliases=["{shown[1:-1]}"], else import'
         return UnknownJob(
-            f"no job is registered as {name[:MAX_NAME]!r} in this process{meant}; import the module that defines it, "
-            'or give the job that replaced it aliases=["..."]'
+            f"no job is registered as {shown} in this process (it has {self._some_names()}); "
+            f"{cure if self._entries else 'import'} the module that defines it"
         )
+
+    def _some_names(self) -> str:
+        names = self.names()
+        more = len(names) - SHOWN_NAMES
+        return ", ".join(names[:SHOWN_NAMES] or ["none"]) + (f" and {more} more" if more > 0 else "")
 
     @contextmanager
     def restored(self, *, empty: bool = False) -> Generator[None]:

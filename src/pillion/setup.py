@@ -223,9 +223,12 @@ class Setup:
             self._blocks.pop(0)(self)
 
     def _forget(self) -> None:
-        store, self._resolved, self._store, self._astore = self._store, None, None, None
+        store, astore = self._store, self._astore
+        self._resolved = self._store = self._astore = None
         if store is not None:
             store.close()
+        if astore is not None:
+            astore.retire()
 
 
 class CapsuleSetup:

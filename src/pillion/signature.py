@@ -20,6 +20,8 @@ if sys.version_info >= (3, 14):
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
+SHOWN_ARGS = 10
+
 
 class Signature:
     """The parameters of one `perform` (without `self`) or job function; `name` is how errors call it."""
@@ -44,6 +46,22 @@ class Signature:
         except TypeError as error:
             raise ArgumentsError(self._complaint(args, kwargs, error)) from None
         return self._positional(bound), self._named(bound)
+
+    def misfit(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ArgumentsError | None:
+        """The error for a stored job that cannot be called with what it holds; None if it can.
+
+        It shows types, not values: a job's arguments belong in no log.
+        """
+        try:
+            self._parameters.bind(*args, **kwargs)
+        except TypeError:
+            got = [type(value).__name__ for value in args[:SHOWN_ARGS]]
+            got += ["..."] * (len(args) > SHOWN_ARGS)
+            got += [f"{name}={type(value).__name__}" for name, value in [*kwargs.items()][:SHOWN_ARGS]]
+            return ArgumentsError(
+                f"{self.name}: expected {self}, got [{', '.join(got)}]; whoever pushed it does not know this signature"
+            )
+        return None
 
     def _positional(self, bound: inspect.BoundArguments) -> list[Any]:
         values: list[Any] = []

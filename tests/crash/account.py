@@ -6,8 +6,10 @@ strands it again, whose clock runs from there. Two figures are drawn from that:
 - *raw*: from the kill to the last recovery;
 - *from trust*: a reaper waits until the lease is over, and, by the outage amnesty, until it has itself been healthy
   for a whole lease. So this clock starts one lease before a reaper could act, never before the kill. It has a bound,
-  lease + reap interval + 2 s, which the first reaper that stays healthy for so long must keep. One that is killed or
-  cut off earlier owes nothing.
+  lease + reap interval + 2 s, which the first reaper that stays healthy for so long must keep.
+
+A reaper that is killed or cut off earlier owes nothing, whatever it had begun: a kill whose jobs were recovered while
+no reaper was free to act has no second figure. Its bound is that of the next reaper that does stay healthy.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Recovery:
     """How long one kill's jobs took to start again, in seconds. `late` are the jids that exceeded the bound."""
 
     raw: float
-    from_trust: float
+    from_trust: float | None
     late: tuple[str, ...]
 
 
@@ -60,10 +62,12 @@ class Account:
 
     def figures(self) -> str:
         """The recoveries in one line."""
-        raw, trusted = [r.raw for r in self.recoveries], [r.from_trust for r in self.recoveries]
+        raw = [recovery.raw for recovery in self.recoveries]
+        trusted = [recovery.from_trust for recovery in self.recoveries if recovery.from_trust is not None]
+        late = sum(bool(recovery.late) for recovery in self.recoveries)
         return (
-            f"recovery of {len(raw)} kills that stranded jobs: raw {spread(raw)}; counted from a healthy reaper "
-            f"{spread(trusted)}, bound {BOUND:.2f} s"
+            f"recovery of {len(raw)} kills that stranded jobs: raw {spread(raw)}; {len(trusted)} of them counted from a "
+            f"healthy reaper {spread(trusted)}; bound {BOUND:.2f} s, late {late}"
         )
 
 
@@ -127,12 +131,11 @@ def judge(kill: Kill, moments: Mapping[str, float], spans: Sequence[Span]) -> Re
     able = [Span(max(span.start, kill.at + LEASE), span.end) for span in spans if span.end > kill.at + LEASE]
     last = max(moments.values())
     lasting = [span.start for span in able if span.end >= last >= span.start]
-    clock = min(lasting, default=max((span.start for span in able if span.start <= last), default=last))
     kept = [span.start for span in able if span.end - span.start >= REAP_INTERVAL + SLACK]
     deadline = min(kept, default=float("inf")) + REAP_INTERVAL + SLACK
     return Recovery(
         raw=last - kill.at,
-        from_trust=LEASE + last - clock,
+        from_trust=LEASE + last - min(lasting) if lasting else None,
         late=tuple(jid for jid, moment in moments.items() if moment > deadline),
     )
 

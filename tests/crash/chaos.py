@@ -180,6 +180,8 @@ class WorkerKiller:
         assert remains is not None
         if remains.had_lease:
             self.kills.append(Kill(victim.pid, at, remains.jids))
+            for jid in remains.jids or {"-"}:
+                self._bed.ledger.note("stranded", jid, owner=f"{at:.6f}", n=victim.pid)
         else:
             self.early += 1
 
@@ -199,6 +201,7 @@ class RedisKiller:
     ) -> None:
         self.outages: list[tuple[float, float]] = []
         self._server = bed.server
+        self._note = bed.ledger.note
         self._count = count
         self._pause = seconds / count
         self._longest = longest
@@ -208,7 +211,9 @@ class RedisKiller:
     def work(self) -> None:
         while len(self.outages) < self._count and not self._over.wait(self._rng.uniform(0, 2 * self._pause)):
             self._server.kill()
+            self._note("down")
             down = now()
             self._over.wait(self._rng.uniform(0, self._longest))
             self._server.restart()
+            self._note("up")
             self.outages.append((down, now()))

@@ -10,8 +10,9 @@ import pytest
 
 from pillion import checks
 from pillion.checks import Check
-from pillion.config import Config, RedisSettings
+from pillion.config import Capsule, Config, RedisSettings
 from pillion.errors import BootError, Unavailable
+from pillion.registry import Definition, Place, Registry
 from pillion.store import ops
 from pillion.store.connection import Store
 from pillion.store.keys import Keyspace
@@ -292,3 +293,51 @@ def test_insist_gives_warnings_back_and_stops_at_the_first_refusal() -> None:
     assert checks.insist([fine, warning]) == [warning]
     with pytest.raises(BootError, match=r"^bad; mend it$"):
         checks.insist([fine, Check("c", False, "bad", "mend it"), Check("d", False, "worse", "mend that")])
+
+
+# --- the jobs ---------------------------------------------------------------------------------------------------------
+
+
+def jobs_of(registry: Registry, **queues: list[str]) -> None:
+    for queue, names in queues.items():
+        for name in names:
+            place = Place("app.py", name, "app.py:1")
+            registry.register(Definition(name, jobs_of, kind="function", place=place, options={"queue": queue}))
+
+
+def test_the_queues_of_defined_jobs_that_are_not_served_are_named_with_their_jobs() -> None:
+    registry = Registry()
+    jobs_of(registry, default=["Home"], count=["CountWords", "Flaky"], save=["Save"], other=["Elsewhere"])
+    stub = Definition("Ruby", Registry, kind="stub", place=Place("app.py", "Ruby", "app.py:1"), options={"queue": "rb"})
+    registry.register(stub)
+    capsules = (Capsule(), Capsule(name="other", queues=(("other", 0),)))
+    check = checks.jobs(registry, Config(require=("wc.py",), capsules=capsules))
+    assert check == Check(
+        "jobs",
+        None,
+        "this worker does not serve the queues count (CountWords, Flaky) and save (Save) of the jobs it defines",
+        "to serve them: pillion worker wc.py -q default -q count -q save",
+    )
+    served = Capsule(queues=(("default", 3), ("count", 1)))
+    one = checks.jobs(registry, Config(require=("wc.py",), capsules=(served, capsules[1])))
+    assert one.detail == "this worker does not serve the queue save (Save) of the jobs it defines"
+    assert one.cure == "to serve it: pillion worker wc.py -q default,3 -q count,1 -q save"
+
+
+def test_a_job_without_a_queue_of_its_own_is_in_the_configured_one() -> None:
+    registry = Registry()
+    registry.register(Definition("A", jobs_of, kind="function", place=Place("app.py", "A", "app.py:1")))
+    assert checks.jobs(registry, Config()).ok is True
+    assert checks.unserved(registry, Config(default_job_options={"queue": "low"})) == {"low": ["A"]}
+
+
+@pytest.mark.parametrize("lease", [60.0, 90.0])
+@pytest.mark.leaks_keys
+def test_a_dead_owners_jobs_come_back_after_a_lease_and_a_quarter(server: Server, lease: float) -> None:
+    settings = config(server, lease=lease)
+    store = Store(settings.redis)
+    assert store.run(ops.join(KEYS, "dead:1:x/default.1", 1, 5, now=1.0))
+    store.close()
+    wait = "a minute" if lease == 60 else "90 s"
+    cure = f"a worker that has run for {wait} returns them, within a quarter more; start one: pillion worker APP"
+    assert surveyed(settings)["leases"].cure == cure

@@ -619,8 +619,24 @@ def test_closing_on_a_loop_closes_its_connections_and_the_next_push_opens_one(se
         await client.aclose()
         await asyncio.to_thread(wait_until, lambda: found not in watcher.ids())
         assert await client.apush(JOB)
-        client.setup.configure(server.url)  # what is no longer used is closed too
-        await client.apush(JOB)
+        await client.aclose()
+
+    watcher = Watcher(server)
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_what_a_new_configuration_leaves_behind_is_closed_when_it_is_no_longer_used(server: Server) -> None:
+    async def main() -> None:
+        client = Client({"url": server.url, "pool_size": 2})
+        old = client.setup.astore
+        idle, using = await old.run(WHO), asyncio.create_task(old.run(command("BLPOP", "gate", 5)))
+        await asyncio.to_thread(wait_until, watcher.blocked)
+        await asyncio.to_thread(client.setup.configure, server.tcp_url)
+        assert await client.apush(JOB)
+        await asyncio.to_thread(server.client().lpush, "gate", "open")
+        assert await using == [b"gate", b"open"]
+        await asyncio.to_thread(wait_until, lambda: idle not in watcher.ids(), what="the old pool to be closed")
+        assert client.setup.astore is not old
         await client.aclose()
 
     watcher = Watcher(server)

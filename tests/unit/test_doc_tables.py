@@ -23,7 +23,7 @@ from pillion.setup import LIFECYCLE
 from pillion.store import keys
 from pillion.testing import plugin
 from pillion.types import Retry
-from tests.pages import BY_NAME, names
+from tests.pages import BY_NAME, ROOT, names
 
 KEY_TABLE = ("Key", "Type", "Holds", "Written by", "Lives")
 
@@ -40,7 +40,7 @@ def classes(module: Any, base: type) -> set[str]:
 def worker_flags() -> set[str]:
     command: click.Command = import_module("pillion.cli.worker").command
     options = [option for option in command.params if isinstance(option, click.Option)]
-    return {"APP...", "-h", "--help"}.union(*(option.opts for option in options))
+    return {"APP...", "-h", "--help"}.union(*(option.opts for option in options if not option.hidden))
 
 
 TABLES: dict[tuple[str, ...], Callable[[], set[str]]] = {
@@ -217,3 +217,10 @@ def test_the_data_model_agrees_with_the_docstring_of_the_file_that_spells_keys()
         key for key in docstring if key.startswith("pillion:")
     }
     assert {key: kind for key, kind in docstring.items() if page.get(key, kind) != kind} == {}
+
+
+def test_what_the_readme_installs_restarts_on_save() -> None:
+    """The first lines of the page end in `pillion dev`, which must not miss anything there."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras["reload"]) <= set(extras["dev"])
+    assert "'.[dev]'" in BY_NAME["README.md"].text

@@ -328,7 +328,8 @@ def test_push_writes_the_job_and_prints_its_jid(server: Server, tmp_path: Path) 
         "billing",
     )
     code, out, err = pillion(*words, cwd=tmp_path, env={"REDIS_URL": server.url})
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err.startswith("Billing::Charge -> queue billing\n")
     [raw] = server.client().lrange("queue:billing", 0, -1)
     job = json.loads(raw)
     assert re.fullmatch(r"[0-9a-f]{24}\n", out)
@@ -386,6 +387,77 @@ def test_push_without_a_terminal_and_without_an_address_names_the_cures(tmp_path
     assert code == 2
     assert "expected the address of a Redis or Valkey server, got none" in err
     assert "REDIS_URL" in err
+
+
+SLOW = """
+import pillion
+
+
+class Slow(pillion.Job, queue="slow", retry=3, name="slow"):
+    def perform(self, seconds: int, times: int = 1) -> None: ...
+
+
+@pillion.configure_client
+def configure(setup):
+    print("as a client")
+"""
+
+
+def test_push_says_that_it_knows_no_definition(tmp_path: Path) -> None:
+    out = " ".join(pillion("push", "--help", cwd=tmp_path).out.split())
+    assert "Unless -r APP is given, this knows nothing of the job's definition" in out
+
+
+def test_push_says_where_the_job_went_and_that_nobody_serves_it(server: Server, tmp_path: Path) -> None:
+    code, out, err = pillion("push", "slow", "5", cwd=tmp_path, env={"REDIS_URL": server.url})
+    assert code == 0
+    assert re.fullmatch(r"[0-9a-f]{24}\n", out)
+    assert err == (
+        "slow -> queue default\n"
+        "warning: no live worker serves the queue default\n  help: start one: pillion worker APP -q default\n"
+    )
+    client = server.client()
+    client.sadd("processes", "a:1:x")
+    client.hset("a:1:x", mapping={"info": json.dumps({"queues": ["default"]}), "quiet": "false"})
+    said = pillion("push", "slow", "5", cwd=tmp_path, env={"REDIS_URL": server.url})
+    assert said.err == "slow -> queue default\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "queue"),
+    [(("slow", "5"), "slow"), (("slow", "5", "-q", "other"), "other"), (("slow", "5", "2", "--in", "5m"), "slow")],
+)
+def test_push_with_the_app_uses_the_definition(
+    server: Server, words: tuple[str, ...], queue: str, tmp_path: Path
+) -> None:
+    write(tmp_path, {"app.py": SLOW})
+    code, out, err = pillion("push", "-r", "app.py", *words, cwd=tmp_path, env={"REDIS_URL": server.url})
+    assert (code, out.splitlines()[:-1]) == (0, ["as a client"]), err
+    assert err.startswith(f"slow -> queue {queue}\n")
+    client = server.client()
+    later: Any = client.zrange("schedule", 0, -1)
+    [raw] = later if "--in" in words else client.lrange(f"queue:{queue}", 0, -1)
+    job = json.loads(raw)
+    assert (job["queue"], job["retry"], job["jid"]) == (queue, 3, out.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("slwo", "5"), "error: no job is registered as 'slwo' in this process\n  help: did you mean 'slow'?"),
+        (("slow",), "error: slow: "),
+        (("slow", "1", "2", "3"), "error: slow: "),
+    ],
+)
+def test_push_with_the_app_refuses_what_no_worker_could_run(
+    server: Server, words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    write(tmp_path, {"app.py": SLOW})
+    code, _, err = pillion("push", "-r", "app.py", *words, cwd=tmp_path, env={"REDIS_URL": server.url})
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+    assert server.client().keys("*") == []
 
 
 # --- doctor -----------------------------------------------------------------------------------------------------------

@@ -217,6 +217,43 @@ def test_an_error_of_our_own_is_called_a_bug(server: Server, tmp_path: Path) -> 
     assert "error: a bug in Pillion: NameError: name 'PROBE' is not defined\n  help: report the lines above" in err
 
 
+WORDS = """
+import pathlib
+import pillion
+
+
+class CountWords(pillion.Job, queue="count"):
+    def perform(self, name): pathlib.Path(name).write_text("counted")
+
+
+class Flaky(pillion.Job, queue="count"):
+    def perform(self): ...
+
+
+class Save(pillion.Job, queue="save"):
+    def perform(self): ...
+
+
+class Ruby(pillion.Job, queue="ruby"):
+    pass
+"""
+
+
+@pytest.mark.parametrize("queues", [(), ("-q", "default")])
+def test_a_worker_warns_about_queues_of_its_jobs_that_it_does_not_serve(
+    server: Server, queues: tuple[str, ...], tmp_path: Path
+) -> None:
+    write(tmp_path, {"wc.py": WORDS})
+    with running("worker", "wc.py", *queues, cwd=tmp_path, env={"REDIS_URL": server.url}) as worker:
+        worker.wait_for(READY)
+        assert worker.stop() == 0
+    assert worker.heard.count("this worker does not serve") == 1
+    assert (
+        "warning: this worker does not serve the queues count (CountWords, Flaky) and save (Save) of the jobs it "
+        "defines\n  help: to serve them: pillion worker wc.py -q default -q count -q save\n"
+    ) in worker.heard
+
+
 # --- dev --------------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +267,30 @@ def test_dev_runs_a_worker_on_an_embedded_server_and_stops_on_ctrl_c(tmp_path: P
     assert read(tmp_path / "done.txt") == f"{jid} v1"
     assert dev.heard.count("embedded") == 1, "the worker does not announce the server a second time"
     assert "Traceback" not in dev.heard
+
+
+def test_dev_serves_every_queue_of_the_app(server: Server, tmp_path: Path) -> None:
+    write(tmp_path, {"wc.py": WORDS})
+    with running("dev", "wc.py", cwd=tmp_path, env={"REDIS_URL": server.url}, terminal=True) as dev:
+        dev.wait_for(READY)
+        push(server.url, tmp_path, "CountWords", "done.txt", "-q", "count")
+        wait_until(lambda: read(tmp_path / "done.txt"), what="the job to run")
+        assert dev.stop(signal.SIGINT) == 0
+    assert "\nqueues   default, count, save (strict)   slots 5\n" in dev.heard
+    assert "does not serve" not in dev.heard
+
+
+@pytest.mark.parametrize("where", ["flag", "variable", "file"])
+def test_dev_serves_only_what_is_configured_where_that_is_so(server: Server, where: str, tmp_path: Path) -> None:
+    toml = "[tool.pillion]\nqueues = ['low']\n" if where == "file" else ""
+    env = {"PILLION_QUEUES": "low"} if where == "variable" else {}
+    write(tmp_path, {"wc.py": WORDS, "pyproject.toml": toml})
+    words = ("dev", "wc.py", *(("-q", "low") if where == "flag" else ()))
+    with running(*words, cwd=tmp_path, env={"REDIS_URL": server.url, **env}, terminal=True) as dev:
+        dev.wait_for(READY)
+        assert dev.stop(signal.SIGINT) == 0
+    assert re.search(r"^queues   low(?: x1)?   slots 5$", dev.heard, re.MULTILINE)
+    assert "to serve them: pillion worker wc.py -q low" in dev.heard
 
 
 def test_dev_restarts_the_worker_on_save(server: Server, tmp_path: Path) -> None:

@@ -38,6 +38,15 @@ class Greeter(pillion.Job):
         seen.put((name, loud, self.jid, current.queue, current.attempt))
 
 
+class Greet(pillion.Job):
+    def perform(self, name: str, times: int = 1) -> None: ...
+
+
+@pillion.job
+def trips(kind: str) -> None:
+    Greet().perform(*(["a", 1, 2] if kind == "inside" else [None + kind]))  # type: ignore[operator]
+
+
 @pillion.job
 async def agreet(name: str) -> None:
     await asyncio.sleep(0)
@@ -161,6 +170,41 @@ def test_an_unknown_class_is_retried_and_nothing_is_imported(bed: Harness, name:
     assert retry["error_class"] == "UnknownJob"
     assert name in retry["error_message"]
     assert set(sys.modules) - before <= {"encodings.idna", "stringprep"}
+
+
+MISFITS = [
+    ("Greet", [], "Greet: expected (name: str, times: int = 1), got []; "),
+    ("Greet", ["hunter2", 1, 2], "Greet: expected (name: str, times: int = 1), got [str, int, int]; "),
+    ("agreet", [1] * 12, f"agreet: expected (name: str), got [{'int, ' * 10}...]; "),
+]
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "in middleware"])
+@pytest.mark.parametrize(("name", "args", "words"), MISFITS)
+def test_arguments_that_do_not_fit_are_told_with_the_signature(
+    bed: Harness, name: str, args: list[Any], words: str, wrapped: bool
+) -> None:
+    class Passes:
+        def __call__(self, job: object, payload: dict[str, Any], queue: str) -> Iterator[None]:
+            yield
+
+    if wrapped:
+        bed.setup.server_middleware.add(Passes)
+    bed.start()
+    bed.push(name, *args, backtrace=True)
+    wait_until(lambda: bed.members("retry"), what="the retry")
+    (retry,) = bed.members("retry")
+    assert retry["error_class"] == "ArgumentsError"
+    assert retry["error_message"] == f"{words}whoever pushed it does not know this signature"
+
+
+@pytest.mark.parametrize("where", ["inside", "None"])
+def test_a_type_error_of_the_job_itself_stays_what_it_is(bed: Harness, where: str) -> None:
+    bed.start()
+    bed.push("trips", where)
+    wait_until(lambda: bed.members("retry"), what="the retry")
+    (retry,) = bed.members("retry")
+    assert retry["error_class"] == "TypeError"
 
 
 @pytest.mark.rule("move.malformed", "b9.38")

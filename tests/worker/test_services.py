@@ -243,12 +243,12 @@ def test_a_suspect_runs_with_nothing_else_in_flight(server: Server) -> None:
 def test_the_process_row_and_the_work_row(bed: Harness) -> None:
     hold = threading.Event()
 
-    @pillion.job(name="Held")
+    @pillion.job(name="HeldByService")
     def held() -> None:
         hold.wait(10)
 
     worker = bed.start()
-    jid = bed.push("Held")
+    jid = bed.push("HeldByService")
     row: dict[bytes, bytes] = wait_until(
         lambda: (fields := bed.redis.hgetall(worker.identity)).get(b"busy") == b"1" and fields, what="a busy row"
     )

@@ -194,7 +194,8 @@ def test_a_dashboards_signals_reach_a_process_of_its_own(server: Server, tmp_pat
     with running("worker", "app", cwd=tmp_path, env=env) as worker:
         worker.wait_for(READY)
         client = server.client()
-        (name,) = wait_until(lambda: client.smembers("processes"), what="the process row")
+        names: Any = wait_until(lambda: client.smembers("processes"), what="the process row")
+        (name,) = names
         client.lpush(f"{name.decode()}-signals", "TSTP")
         worker.wait_for("quiet: no new jobs are taken")
         client.lpush(f"{name.decode()}-signals", "TERM")

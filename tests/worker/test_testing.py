@@ -202,6 +202,7 @@ def test_the_fixtures_work_in_somebody_elses_suite(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text(
         """
 import pillion
+import pytest
 
 ran = []
 
@@ -223,10 +224,24 @@ def test_live(pillion_worker):
     event = pillion_worker.wait_for(jid)
     assert event.error is None
     assert ran == ["inline", "live"]
+
+@pillion.job(queue="count")
+def count(name):
+    ran.append(name)
+
+def test_live_serves_every_queue(pillion_worker):
+    assert pillion_worker.wait_for(count.perform_async("counted")).queue == "count"
+
+def test_live_says_where_a_job_is(pillion_worker):
+    jid = hello.set(queue="lost").perform_async("never")
+    with pytest.raises(TimeoutError) as caught:
+        pillion_worker.wait_for(jid, timeout=0.1)
+    where = "it is in queue 'lost', which this worker does not serve (it serves default, count)"
+    assert str(caught.value) == f"job {jid} was not settled within 0.1 s: {where}"
 """
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:valkey", "-p", "no:cacheprovider", "test_theirs.py"],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert "3 passed" in done.stdout, done.stdout + done.stderr
+    assert "5 passed" in done.stdout, done.stdout + done.stderr

@@ -49,11 +49,12 @@ def command(app: tuple[str, ...], **options: Any) -> int:
     """Embedded server, worker and reload in one terminal.
 
     Starts a server of the project's own if no address is configured, runs a worker with APP, and restarts it when you
-    save a file. Takes the flags of `pillion worker`. Ctrl-C stops all of it.
+    save a file. Unless queues are configured, it serves those of every job that APP defines. Takes the flags of
+    `pillion worker`. Ctrl-C stops all of it.
     """
     setup = use_for_worker(app, options)
     environment = {**os.environ, **_server(setup)}
-    words = [sys.executable, "-P", "-m", "pillion", "worker", *app, *_flags(setup, options)]
+    words = [sys.executable, "-P", "-m", "pillion", "worker", *app, "--all-queues", *_flags(setup, options)]
     watch = _watcher(Path.cwd())
     return Supervisor(words, environment, setup.config.timeout).run(watch)
 

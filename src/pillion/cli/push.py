@@ -1,7 +1,8 @@
-"""`pillion push NAME ARGS...`: enqueue one job by its name, without importing the app.
+"""`pillion push NAME ARGS...`: enqueue one job by its name, or with `-r APP` by its definition.
 
 Each argument is read as JSON, and as plain text where it is none: `5` is a number, `bob` a string, `'"5"'` the
-string 5. The jid goes to stdout. A push that ends without an answer is not repeated; the error names the jid.
+string 5. The jid goes to stdout, alone; where the job went, and that nobody serves that queue, to stderr. A push that
+ends without an answer is not repeated; the error names the jid.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pillion.cli import say
 from pillion.cli.exits import Exit
 from pillion.cli.settings import ENVIRONMENT, FILE, use
-from pillion.errors import ConfigError
+from pillion.errors import ConfigError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from pillion.registry import Definition
+    from pillion.setup import Setup
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 SPAN = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
@@ -27,7 +32,8 @@ SPAN = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
 @click.argument("args", nargs=-1)
 @click.option("--in", "delay", metavar="SPAN", help="Run after a while: 90, 5m, 1h30m, 2d.")
 @click.option("--at", "moment", metavar="TIME", help="Run at a time: 2030-01-31T09:00Z, or seconds since 1970.")
-@click.option("-q", "--queue", metavar="NAME", help="The queue; `default` unless told otherwise.")
+@click.option("-q", "--queue", metavar="NAME", help="The queue; else the definition's, or `default`.")
+@click.option("-r", "--require", metavar="APP", multiple=True, help="Import APP, and push as the job is defined there.")
 @ENVIRONMENT
 @FILE
 def command(
@@ -36,31 +42,85 @@ def command(
     delay: str | None,
     moment: str | None,
     queue: str | None,
+    require: tuple[str, ...],
     environment: str | None,
     file: Path | None,
 ) -> int:
     """Enqueue one job by its name, and print its jid.
 
     Each of ARGS is read as JSON, else as text. Put -- before arguments that begin with a dash.
-    """
-    from pillion.client import Client
 
+    Unless -r APP is given, this knows nothing of the job's definition: the queue is `default` or that of -q, no option
+    of the job holds, and neither its name nor its arguments are checked.
+    """
     if delay is not None and moment is not None:
         raise ConfigError("--in and --at: expected one of them, got both; leave one out")
     setup = use(file=file, environment=environment)
-    item: dict[str, Any] = {"class": name, "args": [read_argument(arg) for arg in args]}
-    if queue is not None:
-        item["queue"] = queue
-    if delay is not None:
-        item["at"] = setup.config.clock.now() + read_span(delay)
-    elif moment is not None:
-        item["at"] = read_time(moment)
-    jid = Client(setup=setup).push(item)
+    definition = find(setup, name, require) if require else None
+    at = setup.config.clock.now() + read_span(delay) if delay is not None else moment and read_time(moment)
+    options: dict[str, Any] = {"queue": queue} if queue is not None else {}
+    jid, chosen, target = send(setup, definition or name, [read_argument(arg) for arg in args], at or None, options)
     if jid is None:
         say.error("client middleware stopped this job; nothing was pushed")
         return Exit.UNHEALTHY
     click.echo(jid)
+    say.note(f"{definition.name if definition else name} -> queue {chosen}")
+    _warn_if_lonely(target, chosen)
     return Exit.DONE
+
+
+def find(setup: Setup, name: str, require: tuple[str, ...]) -> Definition:
+    """Import the apps and find the definition that answers to `name`. Raises AppError and UsageError."""
+    from pillion.cli.loading import load
+
+    load(require, Path.cwd())
+    definition = setup.registry.get(name)
+    if definition is None:
+        raise UsageError(str(setup.registry.unknown(name)))
+    return definition
+
+
+def send(
+    setup: Setup, job: Definition | str, args: list[Any], at: float | None, options: dict[str, Any]
+) -> tuple[str | None, str, Setup]:
+    """Push one job, by its definition where it is known; returns its jid, the queue it went to, and through what."""
+    from pillion.client import Client
+    from pillion.setter import Setter
+    from pillion.store.ops import Parcel
+    from pillion.types import Payload
+
+    class Noting(Client):
+        """Remembers the queue, which the definition, the configuration and middleware may choose."""
+
+        queue = ""
+
+        def parcel(self, job_class: object, payload: Payload) -> Parcel | None:
+            parcel = super().parcel(job_class, payload)
+            self.queue = parcel.queue if parcel else ""
+            return parcel
+
+    if isinstance(job, str):
+        client = Noting(setup=setup)
+        jid = client.push({"class": job, "args": args, **options, **({} if at is None else {"at": at})})
+        return jid, client.queue, setup
+    own = job.transport.get("client")
+    client = Noting(setup=own.setup if own is not None else setup)
+    setter: Setter[..., Any] = Setter(job).set(client=client, **options)
+    jid = setter.perform_async(*args) if at is None else setter.perform_at(at, *args)
+    return jid, client.queue, client.setup
+
+
+def _warn_if_lonely(setup: Setup, queue: str) -> None:
+    """Say so where no live process serves the queue. The job is pushed: that this cannot be asked is no failure."""
+    from pillion import checks
+    from pillion.store.keys import Keyspace
+
+    try:
+        serving, _ = checks.served(setup.store.run, Keyspace(setup.config.redis.prefix))
+    except StoreError:
+        return
+    if queue not in serving:
+        say.warning(f"no live worker serves the queue {queue}", [f"start one: pillion worker APP -q {queue}"])
 
 
 def read_argument(text: str) -> Any:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 @click.argument("app", nargs=-1, metavar="[APP...]")
 @worker_options
 @click.option("-V", "--version", is_flag=True, help="Show the version and exit.")
-def command(app: tuple[str, ...], version: bool, **options: Any) -> int:
+@click.option("--all-queues", is_flag=True, hidden=True)  # `pillion dev` says so to its child
+def command(app: tuple[str, ...], version: bool, all_queues: bool, **options: Any) -> int:
     """Run jobs until told to stop.
 
     APP is the module that defines your jobs (shop.tasks) or its path (shop/tasks.py). Without one, `require` in the
@@ -45,11 +46,14 @@ def command(app: tuple[str, ...], version: bool, **options: Any) -> int:
         from pillion.cli.version import show_version
 
         return show_version()
-    return serve(app, options)
+    return serve(app, options, all_queues=all_queues)
 
 
-def serve(app: tuple[str, ...], options: dict[str, Any]) -> int:
-    """Boot a worker and run it to its end; returns the exit code."""
+def serve(app: tuple[str, ...], options: dict[str, Any], *, all_queues: bool = False) -> int:
+    """Boot a worker and run it to its end; returns the exit code.
+
+    With `all_queues`, it serves the queue of every job that the app defines, where nobody has configured queues.
+    """
     from pillion import log, setup
     from pillion.clock import SystemClock
 
@@ -59,8 +63,18 @@ def serve(app: tuple[str, ...], options: dict[str, Any]) -> int:
         chosen = use_for_worker(app, options)
         log.configure(chosen.config)
         modules = import_app(chosen, Path.cwd())
+        if all_queues and not any(name.rpartition(".")[2] == "queues" for name in chosen.resolved.sources):
+            chosen = use_for_worker(app, {**options, "queues": _all_queues(chosen)})
         answers = _boot(chosen)
     return _run(chosen, modules, answers, started)
+
+
+def _all_queues(setup: Setup) -> tuple[str, ...]:
+    """What the default capsule serves, and the other queues of the jobs that are defined."""
+    from pillion import checks
+
+    served = (name for name, _ in setup.config.capsules[0].queues)
+    return (*served, *checks.unserved(setup.registry, setup.config))
 
 
 @contextmanager
@@ -109,7 +123,7 @@ def _boot(setup: Setup) -> list[Check]:
     log.configure(config)  # again: the app may have set the level, or broken the log with a set-up of its own
     log.JobLines().attach(setup.events, only_failures=config.skip_default_job_logging)
     answers = checks.server(setup.store.run, config)
-    for odd in checks.insist(answers):
+    for odd in checks.insist([*answers, checks.jobs(setup.registry, config)]):
         say.warning(odd.detail, [odd.cure])
     if config.redis.insecure_skip_verify:
         say.warning("certificates are not verified (redis.insecure_skip_verify)", ["set redis.ca_file instead"])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import hiredis
@@ -133,6 +133,13 @@ class AsyncStore(_Located):
         pool = self._pools.pop(asyncio.get_running_loop(), None)
         if pool is not None:
             await pool.close()
+
+    def retire(self) -> None:
+        """Close the connections of all loops, each on its own and when nobody uses them any more; from any thread."""
+        while self._pools:
+            loop, pool = self._pools.popitem()
+            with suppress(RuntimeError):  # the loop has ended, and closed them
+                loop.call_soon_threadsafe(pool.retire)
 
     async def _attempt(self, op: Op[T]) -> T:
         loop = asyncio.get_running_loop()

@@ -18,6 +18,7 @@ from pillion.mask import mask_secrets
 from pillion.store.address import Colour, connection_class, cure, describe, verifies
 
 log = logging.getLogger("pillion")
+_retiring: set[asyncio.Task[None]] = set()  # a loop itself does not keep its tasks alive
 
 
 def thread_pool(settings: RedisSettings) -> Any:
@@ -49,7 +50,19 @@ class LoopPool:
         await anext(self._end)
 
     async def close(self) -> None:
+        """Close every connection, also those in use."""
         await self._end.aclose()
+
+    def retire(self) -> None:
+        """Close every connection as soon as nobody uses any. To be called on the loop."""
+        task = asyncio.get_running_loop().create_task(self._retire())
+        _retiring.add(task)
+        task.add_done_callback(_retiring.discard)
+
+    async def _retire(self) -> None:
+        for _ in range(self._settings.pool_size):
+            await self._turns.acquire()
+        await self.close()
 
     async def take(self) -> Any:
         """A connection, ready to use. Raises Unavailable, PoolTimeout or Refused."""

@@ -20,7 +20,7 @@ import msgspec
 from pillion import activejob
 from pillion.config import Config
 from pillion.context import RunningJob, Signals, enter, leave
-from pillion.errors import BadPayload, PayloadError
+from pillion.errors import ArgumentsError, BadPayload, PayloadError
 from pillion.events import JobStarted
 from pillion.log import hold_level
 from pillion.middleware import run_async, run_sync
@@ -180,6 +180,7 @@ class Runner:
             return self._as_asked(run, result, elapsed)
         if is_shutdown(error) or (isinstance(error, asyncio.CancelledError) and self._signals.leaving):
             return Finished(run.claim, REQUEUE, (), run.definition.name, elapsed, run.payload)
+        error = _misfit(run, error) or error
         return self._fail(run.claim, run.payload, run.definition, error, run.started)
 
     def _open(self, run: Run) -> _Opened:
@@ -235,3 +236,16 @@ class Runner:
 def _bind(perform: Callable[..., Any], payload: Payload) -> Callable[[], Any]:
     args, kwargs = payload["args"], payload.get("kwargs")
     return (lambda: perform(*args, **kwargs)) if kwargs else (lambda: perform(*args))
+
+
+def _misfit(run: Run, error: BaseException) -> ArgumentsError | None:
+    """What to say instead, if the call of the job failed and not the job: user code had not begun."""
+    signature, trace = run.definition.signature, error.__traceback__
+    kwargs = run.payload.get("kwargs") or {}
+    if type(error) is not TypeError or signature is None or trace is None or not isinstance(kwargs, dict):
+        return None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace.tb_frame.f_code.co_filename != _bind.__code__.co_filename:
+        return None
+    return signature.misfit(run.payload["args"], kwargs)
