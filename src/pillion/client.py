@@ -151,7 +151,7 @@ class Client:
         self.setup.store.close()
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop; do so before the loop ends."""
+        """Close the connections of the running event loop; a loop that ends as `asyncio.run` ends it does so itself."""
         await self.setup.astore.close()
 
     def describe(self, item: Item) -> tuple[object, Payload]:

@@ -36,8 +36,16 @@ class _Statement(NamedTuple):
     options: Options
 
 
-def define_class(cls: type[Any], name: str | None, aliases: Sequence[str], options: Mapping[str, Any]) -> Definition:
+def define_class(
+    cls: type[Any],
+    name: str | None,
+    aliases: Sequence[str],
+    hooks: Mapping[str, Callable[..., Any] | None],
+    options: Mapping[str, Any],
+) -> Definition:
     """The definition of a job class. It is a stub unless it has or inherits a `perform` that is not abstract.
+
+    Retry blocks given as class keywords become its static methods, and are inherited as such.
 
     Raises:
         DefinitionError: `perform`, `__init__` or a retry block cannot be used as such.
@@ -45,6 +53,7 @@ def define_class(cls: type[Any], name: str | None, aliases: Sequence[str], optio
     """
     statement = _keep_statement(cls, name, aliases, options)
     place = statement.place
+    _keep_hooks(place, cls, hooks)
     inherited = _inherited(cls)
     name = cls.__name__ if statement.name is None else statement.name
     perform: Any = getattr(cls, "perform", None)
@@ -64,8 +73,8 @@ def define_class(cls: type[Any], name: str | None, aliases: Sequence[str], optio
         transport=inherited.transport,
         is_async=runs and _is_async(perform),
         signature=signature_of(name, perform, skip_self=takes_self) if runs else None,
-        retry_in=_hook(place, "retry_in", getattr(cls, "retry_in", None)),
-        retries_exhausted=_hook(place, "retries_exhausted", getattr(cls, "retries_exhausted", None)),
+        retry_in=_hook(place, "retry_in", getattr(cls, "retry_in", None), cls),
+        retries_exhausted=_hook(place, "retries_exhausted", getattr(cls, "retries_exhausted", None), cls),
     )
 
 
@@ -180,25 +189,55 @@ def _refuse_constructor(place: Place, cls: type[Any]) -> None:
         ) from None
 
 
-def _hook(place: Place, name: str, hook: Any) -> Callable[..., Any] | None:
+def _keep_hooks(place: Place, cls: type[Any], hooks: Mapping[str, Callable[..., Any] | None]) -> None:
+    for name, hook in hooks.items():
+        if hook is None:
+            continue
+        if name in cls.__dict__:
+            raise DefinitionError(
+                f"{place.qualname} at {place.shown}: expected one {name}, got a class keyword and a method; remove one"
+            )
+        setattr(cls, name, hook if isinstance(hook, staticmethod) else staticmethod(hook))
+
+
+def _hook(place: Place, name: str, hook: Any, cls: type[Any] | None = None) -> Callable[..., Any] | None:
+    """The retry block as it is to be called: with all that `_HOOKS` offers, of which it may take only the first few."""
     if hook is None:
         return None
-    call = f"{name}({', '.join(_HOOKS[name])})"
-    problem = None
+    offered = len(_HOOKS[name])
+    raw = inspect.getattr_static(cls, name, None)
+    method = inspect.isfunction(raw)
+    problem, taken = None, None
     if not callable(hook) or _is_async(hook):
         problem = f"{hook!r:.80}, which is no plain function"
     elif signature := signature_of(name, hook):
-        try:
-            signature.bind(_HOOKS[name], {})
-        except ArgumentsError:
+        taken = signature.takes(offered)
+        if taken is None or (method and _first_parameter(raw) == "self"):
             problem = f"{name}{signature}"
     if problem:
         raise DefinitionError(
-            f"{place.qualname} at {place.shown}: expected a function that can be called as {call}, got {problem}; "
-            "in a class make it a @staticmethod"
+            f"{place.qualname} at {place.shown}: expected a function that can be called as "
+            f"{name}({', '.join(_HOOKS[name])}), got {problem}; "
+            + ("in a class make it a @staticmethod" if method else "it may take fewer arguments, the first ones")
         )
-    checked: Callable[..., Any] = hook
-    return checked
+    return _taking(hook, offered if taken is None else taken, offered)
+
+
+def _taking(hook: Callable[..., Any], taken: int, offered: int) -> Callable[..., Any]:
+    """`hook` for callers that offer more arguments than it takes."""
+    if taken == offered:
+        return hook
+
+    @functools.wraps(hook)
+    def call(*given: Any) -> Any:
+        return hook(*given[:taken])
+
+    return call
+
+
+def _first_parameter(function: Any) -> str | None:
+    code = function.__code__
+    return code.co_varnames[0] if code.co_argcount else None
 
 
 def _is_async(function: Any) -> bool:

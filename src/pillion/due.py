@@ -1,7 +1,8 @@
 """When a push is due: from what people pass (`300`, a timedelta, a datetime) to epoch seconds, or to "now".
 
 Used by the enqueue verbs only. Sidekiq's one convention is kept: a number from 1,000,000,000 on is an absolute time
-even where an interval is expected. What is due already needs no schedule and is pushed at once.
+even where an interval is expected. What is due already needs no schedule and is pushed at once. `owner` names the job
+in errors.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ ABSOLUTE_FROM = 1_000_000_000
 HORIZON = 10 * 366 * 86_400.0
 
 
-def after(interval: float | timedelta, now: float) -> float | None:
+def after(owner: str, interval: float | timedelta, now: float) -> float | None:
     """The epoch seconds that lie `interval` (seconds or a timedelta) after `now`, or None if that is not in the future.
 
     Raises:
         PayloadError: not a span of time, or further than ten years from `now`.
     """
-    seconds = check_interval(interval)
-    return _ahead(seconds if seconds >= ABSOLUTE_FROM else now + seconds, now, interval)
+    seconds = check_interval(owner, interval)
+    return _ahead(owner, seconds if seconds >= ABSOLUTE_FROM else now + seconds, now, interval)
 
 
-def moment(when: float | datetime, now: float) -> float | None:
+def moment(owner: str, when: float | datetime, now: float) -> float | None:
     """The epoch seconds of `when` (an aware datetime, or epoch seconds), or None if that is not in the future.
 
     Raises:
         PayloadError: not a moment, a datetime without time zone, or further than ten years from `now`.
     """
-    return _ahead(check_moment(when), now, when)
+    return _ahead(owner, check_moment(owner, when), now, when)
 
 
-def check_interval(interval: object) -> float:
+def check_interval(owner: str, interval: object) -> float:
     """`interval` in seconds.
 
     Raises:
@@ -45,10 +46,10 @@ def check_interval(interval: object) -> float:
     if _is_number(interval):
         return float(interval)  # type: ignore[arg-type]
     cure = "use perform_at or wait_until for a moment" if isinstance(interval, datetime) else "write for example 300"
-    raise PayloadError(f"expected an interval in seconds or a timedelta, got {interval!r:.80}; {cure}")
+    raise PayloadError(f"{owner}: expected an interval in seconds or a timedelta, got {interval!r:.80}; {cure}")
 
 
-def check_moment(when: object) -> float:
+def check_moment(owner: str, when: object) -> float:
     """`when` as epoch seconds.
 
     Raises:
@@ -57,14 +58,14 @@ def check_moment(when: object) -> float:
     if isinstance(when, datetime):
         if when.utcoffset() is None:
             raise PayloadError(
-                f"expected a datetime with a time zone, got the naive {when!r}, which means another moment on another "
-                "host; write datetime.now(UTC) + ..., or when.astimezone() for this host's zone"
+                f"{owner}: expected a datetime with a time zone, got the naive {when!r}, which means another moment "
+                "on another host; write datetime.now(UTC) + ..., or when.astimezone() for this host's zone"
             )
         return when.timestamp()
     if _is_number(when):
         return float(when)  # type: ignore[arg-type]
     cure = "use perform_in or wait for an interval" if isinstance(when, timedelta) else "write datetime.now(UTC) + ..."
-    raise PayloadError(f"expected an aware datetime or epoch seconds, got {when!r:.80}; {cure}")
+    raise PayloadError(f"{owner}: expected an aware datetime or epoch seconds, got {when!r:.80}; {cure}")
 
 
 def _is_number(value: object) -> bool:
@@ -76,10 +77,10 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def _ahead(at: float, now: float, given: object) -> float | None:
+def _ahead(owner: str, at: float, now: float, given: object) -> float | None:
     if abs(at - now) > HORIZON:
         raise PayloadError(
-            f"expected a time within ten years of now, got {given!r:.80}, which is {_read(at)}; "
+            f"{owner}: expected a time within ten years of now, got {given!r:.80}, which is {_read(at)}; "
             "an interval belongs to perform_in, a moment in seconds (not milliseconds) to perform_at"
         )
     return at if at > now else None

@@ -15,13 +15,13 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from pillion import registry
 from pillion.context import RunningJob
 from pillion.define import define_class, define_function
 from pillion.effective import JobOptions
-from pillion.errors import DefinitionError
+from pillion.errors import ArgumentsError, DefinitionError
 from pillion.job_options import sort_options
 from pillion.registry import Definition, definition_of
 from pillion.setter import Row, Setter
@@ -30,6 +30,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+MOST_SHOWN = 40
+
+RetryIn: TypeAlias = (
+    Callable[[int, BaseException, dict[str, Any]], object]
+    | Callable[[int, BaseException], object]
+    | Callable[[int], object]
+    | Callable[[], object]
+)
+RetriesExhausted: TypeAlias = (
+    Callable[[dict[str, Any], BaseException], object] | Callable[[dict[str, Any]], object] | Callable[[], object]
+)
 
 
 class HasPerform(Protocol[P, R_co]):
@@ -50,8 +62,8 @@ class Job:
         **options: `queue`, `retry` (bool or number), `retry_for` (seconds or timedelta), `retry_queue`, `dead`,
             `backtrace` (bool or lines), `tags`, `log_level`; every other key reaches middleware and survives retries.
 
-    Two static methods are found on the class, if they are there: `retry_in(count, error, job)`, which gives seconds or
-    None, and `retries_exhausted(job, error)`.
+    Two retry blocks may be class keywords or static methods: `retry_in(count, error, job)`, which gives seconds or
+    None, and `retries_exhausted(job, error)`. They may take fewer arguments than that, the first ones.
 
     A class without `perform` is a stub for a job that runs elsewhere: it can push, not run. A worker makes a new
     instance for each run; calling `HardWorker().perform(...)` in a test needs nothing else.
@@ -71,10 +83,25 @@ class Job:
 
     if TYPE_CHECKING:
         perform: Any  # so that a stub may be pushed with anything
+    else:
 
-    def __init_subclass__(cls, *, name: str | None = None, aliases: Sequence[str] = (), **options: Any) -> None:
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # type checkers are to see none, and so no arguments
+            if (args or kwargs) and cls.__init__ is object.__init__:
+                raise ArgumentsError(_misplaced(cls, args, kwargs))
+            return super().__new__(cls)
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str | None = None,
+        aliases: Sequence[str] = (),
+        retry_in: RetryIn | None = None,
+        retries_exhausted: RetriesExhausted | None = None,
+        **options: Any,
+    ) -> None:
         super().__init_subclass__()
-        cls.__pillion__ = define_class(cls, name, aliases, options)
+        hooks = {"retry_in": retry_in, "retries_exhausted": retries_exhausted}
+        cls.__pillion__ = define_class(cls, name, aliases, hooks, options)
         registry.default.register(cls.__pillion__)
 
     @property
@@ -86,6 +113,11 @@ class Job:
     def bid(self) -> str | None:
         """The id of the batch it belongs to."""
         return self.context.payload.get("bid") if self.context else None
+
+    @property
+    def attempt(self) -> int:
+        """1 in the first run and outside of a worker, 2 in the first retry, and so on."""
+        return self.context.attempt if self.context else 1
 
     @property
     def logger(self) -> logging.Logger:
@@ -243,6 +275,17 @@ def _setter(cls: Callable[[], HasPerform[P, R]]) -> Setter[P, R]:
     return Setter(definition)
 
 
+def _misplaced(cls: type[Job], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """What to write instead of `Greet("x")`; of several arguments, or a long one, nothing is shown."""
+    shown = "..."
+    if len(args) == 1 and not kwargs and type(args[0]) in (str, int, float, bool):
+        text = repr(args[0])
+        text = f'"{text[1:-1]}"' if text[0] == "'" else text
+        shown = text if len(text) <= MOST_SHOWN else shown
+    name = cls.__name__
+    return f"{name}: a job takes no arguments here; write {name}.perform_async({shown})"
+
+
 class FunctionJob(Setter[P, R_co]):
     """A function that is a job: a plain call runs it here, the verbs push it. Made by `@pillion.job`."""
 
@@ -275,8 +318,8 @@ def job(
     *,
     name: str | None = None,
     aliases: Sequence[str] = (),
-    retry_in: Callable[[int, BaseException, dict[str, Any]], object] | None = None,
-    retries_exhausted: Callable[[dict[str, Any], BaseException], object] | None = None,
+    retry_in: RetryIn | None = None,
+    retries_exhausted: RetriesExhausted | None = None,
     **options: Any,
 ) -> Callable[[Callable[P, R]], FunctionJob[P, R]]: ...
 def job(

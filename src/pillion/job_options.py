@@ -35,8 +35,8 @@ RESERVED: Mapping[str, str] = {
     "pool": "push through another Redis with client=pillion.Client(...)",
     "name": "a name belongs to the definition, not to a push",
     "aliases": "aliases belong to the definition, not to a push",
-    "retry_in": "it belongs to the definition: a static method of the class, or an argument of @pillion.job",
-    "retries_exhausted": "it belongs to the definition: a static method of the class, or an argument of @pillion.job",
+    "retry_in": "it belongs to the definition: an argument of the class statement or of @pillion.job",
+    "retries_exhausted": "it belongs to the definition: an argument of the class statement or of @pillion.job",
 } | dict.fromkeys(
     (
         "created_at",

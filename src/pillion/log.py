@@ -58,6 +58,7 @@ __all__ = [
     "PrettyFormatter",
     "configure",
     "hold_level",
+    "is_json",
     "job_context",
     "level",
 ]
@@ -114,12 +115,19 @@ def configure(config: Config, stream: TextIO | None = None) -> None:
 def _handler(config: Config, stream: TextIO) -> SinkHandler:
     handler = SinkHandler(stream)
     terminal, heroku = _is_terminal(stream), bool(os.environ.get("DYNO"))
-    if config.log_format == "json" or (config.log_format is None and not terminal and not heroku):
+    if is_json(config, stream):
         handler.setFormatter(JsonFormatter())
     else:
         colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         handler.setFormatter(PrettyFormatter(colour, timed=not heroku))
     return handler
+
+
+def is_json(config: Config, stream: TextIO | None = None) -> bool:
+    """Whether lines to `stream` (stderr) are for machines, so that nothing else may be written there."""
+    if config.log_format is not None:
+        return config.log_format == "json"
+    return not _is_terminal(stream or sys.stderr) and not os.environ.get("DYNO")
 
 
 def _is_terminal(stream: TextIO) -> bool:

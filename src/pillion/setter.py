@@ -93,7 +93,7 @@ class Setter(Generic[P, R_co]):
             self.definition,
             {**self._options, **given.wire},
             {**self._transport, **given.transport},
-            _checked_timing(given.timing) or self._timing,
+            _checked_timing(self.definition.name, given.timing) or self._timing,
         )
 
     def perform_async(self, /, *args: P.args, **kwargs: P.kwargs) -> str | None:
@@ -119,22 +119,30 @@ class Setter(Generic[P, R_co]):
         what is no time within ten years, else as `perform_async`.
         """
         client = self._client()
-        return client.push(self._item(args, kwargs, due.after(interval, _now(client))), **self._beside())
+        return client.push(
+            self._item(args, kwargs, due.after(self.definition.name, interval, _now(client))), **self._beside()
+        )
 
     async def aperform_in(self, interval: float | timedelta, /, *args: P.args, **kwargs: P.kwargs) -> str | None:
         """`perform_in` for asyncio callers."""
         client = self._client()
-        return await client.apush(self._item(args, kwargs, due.after(interval, _now(client))), **self._beside())
+        return await client.apush(
+            self._item(args, kwargs, due.after(self.definition.name, interval, _now(client))), **self._beside()
+        )
 
     def perform_at(self, when: float | datetime, /, *args: P.args, **kwargs: P.kwargs) -> str | None:
         """Push the job to run at `when`, an aware datetime or epoch seconds; else as `perform_in`."""
         client = self._client()
-        return client.push(self._item(args, kwargs, due.moment(when, _now(client))), **self._beside())
+        return client.push(
+            self._item(args, kwargs, due.moment(self.definition.name, when, _now(client))), **self._beside()
+        )
 
     async def aperform_at(self, when: float | datetime, /, *args: P.args, **kwargs: P.kwargs) -> str | None:
         """`perform_at` for asyncio callers."""
         client = self._client()
-        return await client.apush(self._item(args, kwargs, due.moment(when, _now(client))), **self._beside())
+        return await client.apush(
+            self._item(args, kwargs, due.moment(self.definition.name, when, _now(client))), **self._beside()
+        )
 
     @overload
     def perform_bulk(  # type: ignore[overload-overlap]  # a collection is an iterable with the better answer
@@ -246,8 +254,8 @@ class Setter(Generic[P, R_co]):
         if not self._timing:
             return None
         if "wait" in self._timing:
-            return due.after(self._timing["wait"], _now(client))
-        return due.moment(self._timing["wait_until"], _now(client))
+            return due.after(self.definition.name, self._timing["wait"], _now(client))
+        return due.moment(self.definition.name, self._timing["wait_until"], _now(client))
 
     def _item(self, args: Sequence[Any], kwargs: Mapping[str, Any], at: float | None) -> dict[str, Any]:
         positional, named = self.definition.bind(args, kwargs)
@@ -276,8 +284,12 @@ class Setter(Generic[P, R_co]):
             **fresh(self._options),
         }
         plan = {
-            "at": self._later(client) if at is None and spread_interval is None else _times(at, _now(client)),
-            "spread_interval": None if spread_interval is None else due.check_interval(spread_interval),
+            "at": self._later(client)
+            if at is None and spread_interval is None
+            else _times(self.definition.name, at, _now(client)),
+            "spread_interval": None
+            if spread_interval is None
+            else due.check_interval(self.definition.name, spread_interval),
             "batch_size": batch_size,
         }
         return item | {name: value for name, value in plan.items() if value is not None}
@@ -292,13 +304,13 @@ def _now(client: Pusher) -> float:
     return now
 
 
-def _checked_timing(timing: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked_timing(owner: str, timing: Mapping[str, Any]) -> Mapping[str, Any]:
     if len(timing) > 1:
-        raise ConfigError("expected wait or wait_until, got both; a job is due once")
+        raise ConfigError(f"{owner}: expected wait or wait_until, got both; a job is due once")
     if "wait" in timing:
-        due.check_interval(timing["wait"])
+        due.check_interval(owner, timing["wait"])
     if "wait_until" in timing:
-        due.check_moment(timing["wait_until"])
+        due.check_moment(owner, timing["wait_until"])
     return timing
 
 
@@ -316,10 +328,10 @@ def _bind_rows(definition: Definition, rows: Iterable[Row]) -> Iterator[list[Any
         yield positional
 
 
-def _times(at: Any, now: float) -> float | list[float] | None:
+def _times(owner: str, at: Any, now: float) -> float | list[float] | None:
     """One time or many; a past one among many stays in the list, so that each row keeps its own."""
     if at is None:
         return None
     if isinstance(at, list | tuple):
-        return [due.moment(when, now) or due.check_moment(when) for when in at]
-    return due.moment(at, now)
+        return [due.moment(owner, when, now) or due.check_moment(owner, when) for when in at]
+    return due.moment(owner, at, now)

@@ -47,6 +47,10 @@ class Signature:
             raise ArgumentsError(self._complaint(args, kwargs, error)) from None
         return self._positional(bound), self._named(bound)
 
+    def takes(self, offered: int) -> int | None:
+        """How many of `offered` positional arguments such a function can be given; None if that is too few for it."""
+        return int(min(offered, self._high)) if self._low <= offered else None
+
     def misfit(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ArgumentsError | None:
         """The error for a stored job that cannot be called with what it holds; None if it can.
 

@@ -49,7 +49,17 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Account:
-    """What a run came to."""
+    """What a run came to.
+
+    Attributes:
+        lost: accepted jobs that neither ran to their end nor stand anywhere.
+        foreign: jobs that ran and that nobody pushed.
+        unexplained: jobs that ran more often than kills can explain, and how often.
+        innocent: jobs that were buried as pills without having run alone in two kills after a first one.
+        again: how many jobs ran more than once.
+        buried: how many were buried as pills.
+        unknown_ran: how many of the pushes without an answer had been executed.
+    """
 
     lost: set[str]
     foreign: set[str]
@@ -66,8 +76,8 @@ class Account:
         trusted = [recovery.from_trust for recovery in self.recoveries if recovery.from_trust is not None]
         late = sum(bool(recovery.late) for recovery in self.recoveries)
         return (
-            f"recovery of {len(raw)} kills that stranded jobs: raw {spread(raw)}; {len(trusted)} of them counted from a "
-            f"healthy reaper {spread(trusted)}; bound {BOUND:.2f} s, late {late}"
+            f"recovery of {len(raw)} kills that stranded jobs: raw {spread(raw)}; {len(trusted)} of them counted from "
+            f"a healthy reaper {spread(trusted)}; bound {BOUND:.2f} s, late {late}"
         )
 
 
@@ -78,6 +88,7 @@ def draw_up(bed: Bed, pushed: Sequence[Pushed], kills: Sequence[Kill], end: floa
     standing = bed.standing()
     done = bed.ledger.count("end").keys()
     stranded = Counter(jid for kill in kills for jid in kill.stranded)
+    marked = Counter(jid for kill in kills for jid in kill.marked)
     buried = set(standing.get("dead", []))
     runs = Counter((fact.jid, fact.attempt) for fact in bed.ledger.facts("start"))
     extra: Counter[str] = Counter()
@@ -87,7 +98,7 @@ def draw_up(bed: Bed, pushed: Sequence[Pushed], kills: Sequence[Kill], end: floa
         lost=accepted - done - {jid for place in standing.values() for jid in place},
         foreign=done - accepted - unknown,
         unexplained={jid: count for jid, count in extra.items() if count > stranded[jid]},
-        innocent={jid for jid in buried if stranded[jid] < PILL_COUNT},
+        innocent={jid for jid in buried if stranded[jid] < PILL_COUNT or marked[jid] < PILL_COUNT - 1},
         again=sum(1 for count in extra.values() if count),
         buried=len(buried),
         unknown_ran=len(unknown & done),

@@ -172,6 +172,14 @@ class Bed:
             client.ping()  # readable sockets are served before the next command of this one
         return {jid for owner in self.owners(pid) for jid in self.held(owner).values()}
 
+    def marked_by(self, pid: int) -> set[str]:
+        """The jids among them that the process had marked as suspects that run."""
+        found = set()
+        for owner in self.owners(pid):
+            marks = ops.index_marks(self.store.run(ops.index(self.store.keys, owner)))
+            found |= {jid for n, jid in self.held(owner).items() if n in marks}
+        return found
+
     def standing(self) -> dict[str, list[str]]:
         """The jids in each place a job can stand, but in slots: queues by their name, `retry`, `schedule`, `dead`."""
         with self.server.client() as client:

@@ -32,11 +32,12 @@ OPTIONS: dict[str, Any] = {"concurrency": 4, "queues": list(QUEUES)}
 
 @dataclass(frozen=True)
 class Kill:
-    """A worker's end: its process, when, and the jobs that stood in its slots."""
+    """A worker's end: its process, when, the jobs that stood in its slots, and which of them were marked as suspects."""
 
     pid: int
     at: float
     stranded: frozenset[str]
+    marked: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Remains:
 
     had_lease: bool
     jids: frozenset[str]
+    marked: frozenset[str]
 
 
 @dataclass
@@ -179,7 +181,7 @@ class WorkerKiller:
         remains = wait_until(lambda: self._remains(victim), timeout=10, what="the server to come back")
         assert remains is not None
         if remains.had_lease:
-            self.kills.append(Kill(victim.pid, at, remains.jids))
+            self.kills.append(Kill(victim.pid, at, remains.jids, remains.marked))
             for jid in remains.jids or {"-"}:
                 self._bed.ledger.note("stranded", jid, owner=f"{at:.6f}", n=victim.pid)
         else:
@@ -188,7 +190,9 @@ class WorkerKiller:
     def _remains(self, victim: Process) -> Remains | None:
         """What the victim left; None while the server is down."""
         try:
-            return Remains(bool(self._bed.owners(victim.pid)), frozenset(self._bed.held_by(victim.pid)))
+            bed, pid = self._bed, victim.pid
+            held = frozenset(bed.held_by(pid))
+            return Remains(bool(bed.owners(pid)), held, frozenset(bed.marked_by(pid)))
         except (redis.RedisError, StoreError):
             return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import shutil
 import traceback
@@ -126,6 +127,7 @@ def existing(server: Server) -> list[Any]:
         redis.asyncio.Redis.from_url(url),
         redis.asyncio.Redis(port=server.port, **rough),
         redis.asyncio.ConnectionPool.from_url(url, **rough),
+        *([importlib.import_module("valkey").Valkey.from_url(url)] if importlib.util.find_spec("valkey") else []),
     ]
 
 
@@ -387,8 +389,17 @@ def pushed(face: Face) -> bool:
         return False
 
 
-def test_a_name_that_no_sentinel_knows(new_face: NewFace, watched: tuple[Server, Server, Sentinel]) -> None:
-    _, _, sentinel = watched
+@pytest.fixture
+def sentinel(kind: Kind, server: Server) -> Iterator[Sentinel]:
+    """A Sentinel that watches the shared server."""
+    sentinel = Sentinel(kind, server)
+    try:
+        yield sentinel.start()
+    finally:
+        sentinel.close()
+
+
+def test_a_name_that_no_sentinel_knows(new_face: NewFace, sentinel: Sentinel) -> None:
     with pytest.raises(Unavailable, match=r"at primary 'other' of sentinels 127.0.0.1:\d+: .*does not know it"):
         new_face({"sentinels": [sentinel.address], "master": "other"}).push(JOB)
     with pytest.raises(Unavailable, match=r"no Sentinel tells where it is \(127.0.0.1:\d+: Error 111"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -86,6 +87,14 @@ def test_a_primary_that_became_a_replica_refuses_and_the_new_one_takes_the_job(
     assert rejected(own_server, "lpush") == 1
     assert relay.opened == 2
 
+    promoted.client().replicaof("127.0.0.1", own_server.port)
+    own_server.client().replicaof("NO", "ONE")
+    relay.server = str(own_server.socket_path)
+    jid = face.push({**JOB, "at": 4e9})
+    [(raw, score)] = own_server.client().zrange("schedule", 0, -1, withscores=True)
+    assert (json.loads(raw)["jid"], score) == (jid, 4e9)
+    assert rejected(promoted, "zadd") == 1
+
 
 def test_a_replica_that_stays_one_refuses_twice_and_no_more(own_face: Face, own_server: Server) -> None:
     own_face.push(JOB)
@@ -117,7 +126,7 @@ def test_a_server_without_its_replicas_is_asked_a_second_time(
 
 
 def test_a_server_that_loads_its_file_refuses_and_loses_nothing(new_face: NewFace, new_server: NewServer) -> None:
-    options = ("--loading-process-events-interval-bytes", "1024", "--key-load-delay", "50000")
+    options = ("--loading-process-events-interval-bytes", "1024", "--key-load-delay", "35000")
     server = new_server(*options, aof=None)
     face = new_face(server.url)
     client = server.client()

@@ -538,7 +538,7 @@ def test_what_was_refused_before_the_reply_was_lost_is_not_counted_as_done(
 
 def test_what_never_left_whole_is_not_enqueued(new_face: NewFace, relay: Relay, own_server: Server) -> None:
     """A server that stops reading: of a pipeline larger than every buffer on the way, the end did not leave."""
-    face = new_face({"url": relay.url, "timeout": 0.5}, max_payload=16_000_000)
+    face = new_face({"url": relay.url, "timeout": 0.2}, max_payload=16_000_000)
     face.push(JOB)
     face.setup.client_middleware.add(by_number)
     relay.deaf = True
@@ -551,7 +551,7 @@ def test_what_never_left_whole_is_not_enqueued(new_face: NewFace, relay: Relay, 
 
 
 def test_a_push_of_which_no_job_left_whole_is_no_doubt_at_all(new_face: NewFace, relay: Relay) -> None:
-    face = new_face({"url": relay.url, "timeout": 0.5}, max_payload=16_000_000)
+    face = new_face({"url": relay.url, "timeout": 0.2}, max_payload=16_000_000)
     face.push(JOB)
     relay.deaf = True
     with pytest.raises(Unavailable, match="broke before a job had left"):

@@ -14,6 +14,7 @@ T = TypeVar("T")
 class HardWorker(pillion.Job, queue="default", retry=5, customer={"id": 1}):
     def perform(self, name: str, count: int = 1) -> int:
         self.logger.info("%s %s %s", self.jid, self.bid, self.interrupted())
+        assert_type(self.attempt, int)
         return count
 
 
@@ -54,6 +55,14 @@ async def send_email(user_id: int, *, template: str = "welcome") -> bool:
 
 @pillion.job(retry_in=lambda count, error, job: 10, retries_exhausted=lambda job, error: print(job))
 def with_blocks() -> None: ...
+
+
+class WithBlocks(pillion.Job, retry_in=lambda count: count * 10, retries_exhausted=lambda job: print(job["jid"])):
+    def perform(self) -> None: ...
+
+
+@pillion.job(retry_in=lambda count, error: None if isinstance(error, OSError) else count)
+def with_a_short_block() -> None: ...
 
 
 async def aplain(user_id: int) -> int:

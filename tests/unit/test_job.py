@@ -352,7 +352,7 @@ def test_a_retry_block_that_cannot_be_called_is_refused() -> None:
                 return 1
 
     with pytest.raises(DefinitionError, match=r"called as retries_exhausted\(job, error\)"):
-        job(retries_exhausted=lambda job: None)(sync)
+        job(retries_exhausted=lambda job, error, more: None)(sync)  # type: ignore[call-overload]
     with pytest.raises(DefinitionError, match="no plain function"):
         job(retry_in=coroutine)(sync)  # type: ignore[arg-type]
 

@@ -180,7 +180,7 @@ def test_the_options_of_the_real_class_say_what_the_payload_does_not(bed: Harnes
     bed.raw(json.dumps(payload))
     bed.start()
     wait_until(lambda: bed.members("retry"), what="the retry")
-    assert bed.members("retry")[0]["error_class"] == "TypeError"
+    assert bed.members("retry")[0]["error_class"] == "ArgumentsError"
 
 
 def test_an_unknown_one_is_retried_and_the_error_names_the_real_class(bed: Harness) -> None:

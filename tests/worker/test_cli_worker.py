@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_no_banner_where_machines_read(server: Server, tmp_path: Path, json: boo
 def test_verbose_prints_both_chains_in_order_with_options(server: Server, tmp_path: Path) -> None:
     toml = "[tool.pillion.capsules.serial]\nconcurrency = 1\nqueues = ['one']\n"
     write(tmp_path, {"app.py": APP, "pyproject.toml": toml})
-    with running("worker", "app", "-v", cwd=tmp_path, env={"REDIS_URL": server.url}) as worker:
+    with running("worker", "app", "-v", cwd=tmp_path, env={"REDIS_URL": server.url}, terminal=True) as worker:
         worker.wait_for(READY)
         worker.stop()
     chain = "  1. Outer\n  2. Inner(side='server', level=2)\n"
@@ -131,6 +132,22 @@ def test_verbose_prints_both_chains_in_order_with_options(server: Server, tmp_pa
         f"server middleware, capsule default:\n{chain}"
         f"server middleware, capsule serial:\n{chain}"
     ) in worker.heard
+
+
+def test_verbose_lines_of_a_json_log_are_json(server: Server, tmp_path: Path) -> None:
+    app = APP + "\n\n@pillion.job\nasync def quick(): ...\n"
+    write(tmp_path, {"app.py": app})
+    with running("worker", "app", "-v", cwd=tmp_path, env={"REDIS_URL": server.url}) as worker:
+        worker.wait_for(READY)
+        push(server.url, tmp_path, "quick")
+        worker.wait_for('"done"')
+        worker.stop()
+    lines = [json.loads(line) for line in worker.heard.splitlines()]
+    assert next(line["extra"] for line in lines if line["msg"] == "middleware chains") == {
+        "client middleware": ["Inner(side='client')"],
+        "server middleware, capsule default": ["Outer", "Inner(side='server', level=2)"],
+    }
+    assert not [line for line in lines if line["logger"] == "asyncio"]
 
 
 # --- what a worker refuses --------------------------------------------------------------------------------------------

@@ -40,16 +40,23 @@ def banner(setup: Setup, modules: Sequence[str], answers: Iterable[Check], start
     )
 
 
-def chains(setup: Setup) -> str:
+def chains(setup: Setup) -> dict[str, list[str]]:
     """Both middleware chains in the order in which they run, the server's once per capsule, options included."""
-    lines = ["client middleware:", *_entries(setup.client_middleware)]
-    for capsule in setup.config.capsules:
-        lines += [f"server middleware, capsule {capsule.name}:", *_entries(setup.server_chain(capsule.name))]
+    servers = {f"server middleware, capsule {it.name}": setup.server_chain(it.name) for it in setup.config.capsules}
+    return {name: _entries(chain) for name, chain in {"client middleware": setup.client_middleware, **servers}.items()}
+
+
+def shown(chains: dict[str, list[str]]) -> str:
+    """Chains for people, one entry per line."""
+    lines = []
+    for name, entries in chains.items():
+        lines += [f"{name}:", *(f"  {number}. {entry}" for number, entry in enumerate(entries, 1))]
+        lines += [] if entries else ["  none"]
     return "\n".join(lines)
 
 
 def _entries(chain: Chain) -> list[str]:
-    return [f"  {number}. {entry.describe()}" for number, entry in enumerate(chain, 1)] or ["  none"]
+    return [entry.describe() for entry in chain]
 
 
 def _capsule(capsule: Capsule, *, alone: bool) -> str:

@@ -8,6 +8,8 @@ ends without an answer is not repeated; the error names the jid.
 from __future__ import annotations
 
 import re
+import sys
+from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,10 +72,12 @@ def command(
 
 
 def find(setup: Setup, name: str, require: tuple[str, ...]) -> Definition:
-    """Import the apps and find the definition that answers to `name`. Raises AppError and UsageError."""
+    """Import the apps and find the definition that answers to `name`. Raises AppError, ConfigError and UsageError."""
     from pillion.cli.loading import load
 
-    load(require, Path.cwd())
+    with redirect_stdout(sys.stderr):  # what the app prints is not the jid
+        load(require, Path.cwd())
+        setup.resolved  # noqa: B018 - runs the app's `configure_client` blocks
     definition = setup.registry.get(name)
     if definition is None:
         raise UsageError(str(setup.registry.unknown(name)))

@@ -17,13 +17,16 @@ ENVIRONMENT = click.option("-e", "--environment", metavar="NAME", help="developm
 FILE = click.option(
     "-C", "--config", "file", metavar="FILE", type=click.Path(path_type=Path), help="TOML, or a sidekiq.yml."
 )
+QUEUES = click.option(
+    "-q", "--queue", "queues", metavar="NAME[,WEIGHT]", multiple=True, help="A queue; repeat for more."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 
 WORKER = (
     click.option("-c", "--concurrency", metavar="N", help="Jobs at once."),
     ENVIRONMENT,
     click.option("-g", "--tag", metavar="TAG", help="Shown beside the process."),
-    click.option("-q", "--queue", "queues", metavar="NAME[,WEIGHT]", multiple=True, help="A queue; repeat for more."),
+    QUEUES,
     click.option("-r", "--require", metavar="APP", multiple=True, help="As APP; repeat for more."),
     click.option("-t", "--timeout", metavar="SECONDS", help="How long stopping waits for running jobs."),
     click.option("-v", "--verbose", is_flag=True, default=None, help="Debug lines, and both middleware chains."),

@@ -7,6 +7,7 @@ may set options. What a kill leaves behind is the engine's story (`pillion.worke
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Generator
@@ -62,6 +63,7 @@ def serve(app: tuple[str, ...], options: dict[str, Any], *, all_queues: bool = F
     with leaving_at_once():
         chosen = use_for_worker(app, options)
         log.configure(chosen.config)
+        _calm_asyncio()
         modules = import_app(chosen, Path.cwd())
         if all_queues and not any(name.rpartition(".")[2] == "queues" for name in chosen.resolved.sources):
             chosen = use_for_worker(app, {**options, "queues": _all_queues(chosen)})
@@ -115,6 +117,13 @@ def import_app(setup: Setup, cwd: Path) -> list[str]:
     return modules
 
 
+def _calm_asyncio() -> None:
+    """Keep asyncio's debug lines (which selector it uses) out of ours, unless somebody asked for them."""
+    logger = logging.getLogger("asyncio")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+
+
 def _boot(setup: Setup) -> list[Check]:
     """Configure the log, check the server and show what is odd about it. Raises BootError where it must not be used."""
     from pillion import checks, log
@@ -130,12 +139,24 @@ def _boot(setup: Setup) -> list[Check]:
     return answers
 
 
+def _show_chains(setup: Setup) -> None:
+    """Write both middleware chains: as lines for people, or as one line of a log that machines read."""
+    from pillion import log
+    from pillion.cli import banner
+
+    chains = banner.chains(setup)
+    if log.is_json(setup.config):
+        logging.getLogger("pillion").info("middleware chains", extra=chains)
+    else:
+        say.note(banner.shown(chains))
+
+
 def _run(setup: Setup, modules: list[str], answers: list[Check], started: float) -> int:
     from pillion.cli import banner
     from pillion.worker import Worker
 
     if setup.config.verbose:
-        say.note(banner.chains(setup))
+        _show_chains(setup)
     if say.on_terminal() and setup.config.log_format != "json":
         setup.on("startup")(lambda: say.note(banner.banner(setup, modules, answers, started)))
     return Worker(setup, setup.config).run() or Exit.DONE
