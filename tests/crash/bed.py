@@ -176,7 +176,8 @@ class Bed:
         """The jids among them that the process had marked as suspects that run."""
         found = set()
         for owner in self.owners(pid):
-            marks = ops.index_marks(self.store.run(ops.index(self.store.keys, owner)))
+            fields = self.store.run(ops.index(self.store.keys, owner))
+            marks = ops.index_marks(fields)
             found |= {jid for n, jid in self.held(owner).items() if n in marks}
         return found
 

@@ -20,7 +20,7 @@ from pillion.registry import Registry
 
 @pytest.fixture(autouse=True)
 def names_of_this_test_only() -> Iterator[None]:
-    with registry.default.restored():
+    with registry.default.restored(empty=True):
         yield
 
 

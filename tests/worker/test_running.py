@@ -38,13 +38,13 @@ class Greeter(pillion.Job):
         seen.put((name, loud, self.jid, current.queue, current.attempt))
 
 
-class Greet(pillion.Job):
+class Salute(pillion.Job):
     def perform(self, name: str, times: int = 1) -> None: ...
 
 
 @pillion.job
 def trips(kind: str) -> None:
-    Greet().perform(*(["a", 1, 2] if kind == "inside" else [None + kind]))  # type: ignore[operator]
+    Salute().perform(*(["a", 1, 2] if kind == "inside" else [None + kind]))  # type: ignore[operator]
 
 
 @pillion.job
@@ -173,8 +173,8 @@ def test_an_unknown_class_is_retried_and_nothing_is_imported(bed: Harness, name:
 
 
 MISFITS = [
-    ("Greet", [], "Greet: expected (name: str, times: int = 1), got []; "),
-    ("Greet", ["hunter2", 1, 2], "Greet: expected (name: str, times: int = 1), got [str, int, int]; "),
+    ("Salute", [], "Salute: expected (name: str, times: int = 1), got []; "),
+    ("Salute", ["hunter2", 1, 2], "Salute: expected (name: str, times: int = 1), got [str, int, int]; "),
     ("agreet", [1] * 12, f"agreet: expected (name: str), got [{'int, ' * 10}...]; "),
 ]
 
