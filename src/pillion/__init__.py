@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pillion.client import Client
+from pillion.client import Client, via
 from pillion.config import Capsule, Config, RedisSettings
 from pillion.context import RunningJob, current_job, log_context
 from pillion.errors import (
@@ -95,6 +95,7 @@ __all__ = [
     "on_load",
     "snooze",
     "subscribe",
+    "via",
 ]
 
 

@@ -9,8 +9,8 @@ no check's business: it passes through.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from pillion.store.keys import Keyspace
 from pillion.store.ops import Op
 
 T = TypeVar("T")
+_Row: TypeAlias = tuple[bytes, bytes | None]
+"""The fields `info` and `quiet` of a process's row."""
 
 FLOORS = {"Redis": (7, 0), "Valkey": (7, 2)}
 FORKS = {"dragonfly_version": "Dragonfly", "kvrocks_version": "Kvrocks", "garnet_version": "Garnet"}
@@ -223,10 +225,11 @@ def fleet(run: Run, config: Config) -> list[Check]:
     """
     keys = Keyspace(config.redis.prefix)
     waiting, paused = _waiting(run, keys)
-    serving, processes = served(run, keys)
+    rows = _rows(run, keys)
     return [
-        _processes(processes),
-        _unserved(waiting, serving),
+        _processes(len(rows)),
+        _apps(rows),
+        _unserved(waiting, _served_by(rows)),
         _paused(waiting, paused),
         _leases(run, keys, config.lease),
     ]
@@ -243,11 +246,40 @@ def _waiting(run: Run, keys: Keyspace) -> tuple[dict[str, int], set[str]]:
 
 def served(run: Run, keys: Keyspace) -> tuple[set[str], int]:
     """The queues that live processes serve, Ruby's among them, and how many processes there are."""
+    rows = _rows(run, keys)
+    return _served_by(rows), len(rows)
+
+
+def _rows(run: Run, keys: Keyspace) -> list[_Row]:
+    """What the live processes say of themselves."""
     identities = sorted(ops.text(name) for name in run(ops.command("SMEMBERS", keys.processes)))
     rows = run(ops.pipeline("processes", [("HMGET", keys.process(name), "info", "quiet") for name in identities]))
-    live = [(info, quiet) for info, quiet in rows if info is not None]
-    serving = [_queues_of(info) for info, quiet in live if quiet != b"true"]
-    return set().union(*serving), len(live)
+    return [(info, quiet) for info, quiet in rows if info is not None]
+
+
+def _served_by(rows: Sequence[_Row]) -> set[str]:
+    return set().union(*(_queues_of(info) for info, quiet in rows if quiet != b"true"))
+
+
+def _apps(rows: Sequence[_Row]) -> Check:
+    """Two apps that share a queue take each other's jobs, and fail them as unknown."""
+    tags: dict[str, set[str]] = {}
+    for info, _ in rows:
+        for queue in _queues_of(info):
+            tags.setdefault(queue, set()).add(_tag_of(info))
+    shared = {queue: sorted(found - {""}) for queue, found in sorted(tags.items()) if len(found - {""}) > 1}
+    if not shared:
+        return Check("apps", True, "no queue is served by two apps")
+    detail = "; ".join(f"queue {queue} is served by {' and '.join(found)}" for queue, found in shared.items())
+    cure = "each takes the other's jobs; give them queues, a database or a redis.prefix of their own, or one tag"
+    return Check("apps", None, detail, cure)
+
+
+def _tag_of(info: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(info).get("tag") or "")
+    except (msgspec.DecodeError, AttributeError):
+        return ""
 
 
 def _queues_of(info: bytes) -> set[str]:

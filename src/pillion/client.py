@@ -9,7 +9,8 @@ caller who cannot know is told so (`MaybeEnqueued`). Nothing here runs jobs; `ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -26,6 +27,7 @@ from pillion.errors import (
     Refused,
     StoreError,
     Unavailable,
+    UsageError,
 )
 from pillion.job_options import fresh
 from pillion.middleware import run_client
@@ -266,6 +268,29 @@ _default = Client(setup=setups.default)
 def default_client() -> Client:
     """The client of the default setup, which job classes push through."""
     return _default
+
+
+_via: ContextVar[Client | None] = ContextVar("pillion_via", default=None)
+
+
+@contextmanager
+def via(client: Client) -> Generator[Client]:
+    """Push through another client in this block, and in what it calls or awaits: `with pillion.via(reports): ...`.
+
+    A `set(client=...)` goes before it, a class option `client` after it. Raises UsageError for anything but a client.
+    """
+    if not isinstance(client, Client):
+        raise UsageError(f"expected a pillion.Client, got {type(client).__name__}; write via(pillion.Client(...))")
+    token = _via.set(client)
+    try:
+        yield client
+    finally:
+        _via.reset(token)
+
+
+def via_client() -> Client | None:
+    """The client of the innermost `via` block, None outside of any."""
+    return _via.get()
 
 
 def _push_op(client: Client, parcels: Sequence[Parcel], once: bool, durability: Durability) -> Op[Any]:

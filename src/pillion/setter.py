@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from pillion import due
-from pillion.client import default_client
+from pillion.client import default_client, via_client
 from pillion.errors import ArgumentsError, ConfigError, UsageError
 from pillion.job_options import fresh, sort_options
 from pillion.registry import Definition
@@ -243,8 +243,12 @@ class Setter(Generic[P, R_co]):
     delay_for = delay_until = apply_async = send = delay
 
     def _client(self) -> Pusher:
-        client: Pusher | None = self._transport.get("client")
-        return default_client() if client is None else client
+        """Explicitly set, else of a `via` block, else the definition's, else the default one."""
+        chosen, own = self._transport.get("client"), self.definition.transport.get("client")
+        if chosen is not None and chosen is not own:
+            explicit: Pusher = chosen
+            return explicit
+        return via_client() or own or default_client()
 
     def _beside(self) -> dict[str, Any]:
         return {name: value for name, value in self._transport.items() if name != "client"}

@@ -22,7 +22,7 @@ JOBS = int(os.environ.get("CRASH_JOBS", "20000"))
 KILLS = int(os.environ.get("CRASH_KILLS", "50"))
 OUTAGES = int(os.environ.get("CRASH_OUTAGES", "10"))
 SECONDS = float(os.environ.get("CRASH_SECONDS", "50"))
-LONGEST_OUTAGE = 1.2
+LONGEST_OUTAGE = 1.8
 
 
 @pytest.mark.rule("move.fetch", instead=True)

@@ -157,7 +157,8 @@ def test_a_suspect_whose_mark_was_lost_runs_all_the_same(bed: Bed, proxy: Proxy,
 
 
 def test_suspects_whose_announcement_was_lost_run_alone(bed: Bed, proxy: Proxy, worker: Worker) -> None:
-    suspects, others = [f"suspect-{i}" for i in range(4)], [f"other-{i}" for i in range(12)]
+    """Each takes longer than a renewal period, so the worker converses with the server meanwhile, and claims nothing."""
+    suspects, others = [f"suspect-{i}" for i in range(3)], [f"other-{i}" for i in range(9)]
     bed.accuse(*suspects)
     mixed = [jid for i, jid in enumerate(suspects) for jid in (jid, *others[3 * i : 3 * i + 3])]
     trap = proxy.trap("lose_reply", claims)
@@ -169,7 +170,9 @@ def test_suspects_whose_announcement_was_lost_run_alone(bed: Bed, proxy: Proxy, 
 
 def parcel(bed: Bed, jid: str) -> ops.Parcel:
     """A job that takes a moment, ready to be pushed beside others."""
-    made = bed.client.parcel(*bed.client.describe({"class": Quick, "args": [20], "jid": jid}))
+    made = bed.client.parcel(
+        *bed.client.describe({"class": Quick, "args": [250 if "suspect" in jid else 5], "jid": jid})
+    )
     assert made is not None
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from pillion.events import Events
 from pillion.setup import Setup
 from pillion.store import ops
 from pillion.store.ops import Owner, Stepped, Want
+from pillion.types import Claim, Done, Settlement
 from pillion.worker.reaper import Reaper
 from tests.crash.app import Quick
 from tests.crash.bed import Bed, ended
@@ -95,6 +97,16 @@ def test_what_a_reaper_left_half_done_another_one_finishes(bed: Bed, salvaged: i
     assert reaper(bed).reap() == CLAIMS - salvaged
     assert bed.standing() == {"queue:default": jids[::-1]}
     assert bed.leftovers() == []
+
+
+def test_an_owner_that_renews_between_the_look_and_the_fence_stays(bed: Bed) -> None:
+    name, run, keys = "late:1:x/default.1", bed.store.run, bed.store.keys
+    jids = dead_owner(bed, name, 3)
+    assert run(ops.expired(keys, now=time.time() + 120)) == ([name], [])
+    assert not run(ops.fence(keys, name))
+    done = [Settlement(Claim(name, 1, "default", b""), Done())]
+    assert isinstance(run(ops.step(keys, Owner(name), 60_000, done, Want(0, 4, ()), **RULES)), Stepped)
+    assert list(bed.held(name).values()) == jids[1:]
 
 
 def test_an_idle_worker_that_is_killed_leaves_nothing_behind(bed: Bed) -> None:

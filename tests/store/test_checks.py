@@ -276,11 +276,24 @@ def test_an_idle_installation_is_told_to_start_a_worker(server: Server) -> None:
     found = surveyed(config(server))
     assert {name: check.ok for name, check in found.items()} == {
         "processes": None,
+        "apps": True,
         "queues": True,
         "paused": True,
         "leases": True,
     }
     assert found["processes"].cure == "start one: pillion worker APP"
+
+
+def test_two_apps_on_one_queue_are_told_to_part(server: Server) -> None:
+    client = server.client()
+    for tag, queues in (("shop", ["default", "mail"]), ("blog", ["default"]), ("blog", ["posts"])):
+        name = f"host:{tag}:{queues[-1]}"
+        client.sadd("processes", name)
+        client.hset(name, mapping={"info": json.dumps({"tag": tag, "queues": queues}), "quiet": "false"})
+    check = surveyed(config(server))["apps"]
+    assert check.ok is None
+    assert check.detail == "queue default is served by blog and shop"
+    assert "redis.prefix" in check.cure
 
 
 def test_other_prefixes_are_not_looked_at(server: Server) -> None:

@@ -468,7 +468,7 @@ def test_doctor_on_a_fit_server(server: Server, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert dict(marks_of(out)) == {
         **dict.fromkeys(("config", "reachable", "version", "role", "cluster", "eviction", "scripting"), "ok"),
-        **dict.fromkeys(("clock", "wake-up", "queues", "paused", "leases"), "ok"),
+        **dict.fromkeys(("clock", "wake-up", "apps", "queues", "paused", "leases"), "ok"),
         "processes": "warn",
     }
     assert "do: start one: pillion worker APP" in out
