@@ -157,22 +157,20 @@ def test_a_suspect_whose_mark_was_lost_runs_all_the_same(bed: Bed, proxy: Proxy,
 
 
 def test_suspects_whose_announcement_was_lost_run_alone(bed: Bed, proxy: Proxy, worker: Worker) -> None:
-    """Each takes longer than a renewal period, so the worker converses with the server meanwhile, and claims nothing."""
-    suspects, others = [f"suspect-{i}" for i in range(3)], [f"other-{i}" for i in range(9)]
+    """Each takes longer than a renewal period: the worker converses meanwhile, and claims none of the others."""
+    suspects, others = [f"suspect-{i}" for i in range(3)], [f"other-{i}" for i in range(200)]
     bed.accuse(*suspects)
-    mixed = [jid for i, jid in enumerate(suspects) for jid in (jid, *others[3 * i : 3 * i + 3])]
+    mixed = [others[0], suspects[0], others[1], *suspects[1:], *others[2:]]
     trap = proxy.trap("lose_reply", claims)
-    bed.store.run(ops.push(bed.store.keys, [parcel(bed, jid) for jid in mixed]))
+    bed.store.run(ops.push(bed.store.keys, [parcel(bed, jid, 250 if jid in suspects else 2) for jid in mixed]))
     trap.wait()
     bed.until(lambda: ended(bed, mixed) and bed.idle(), "the jobs to be done")
     assert all(ran_alone(bed, jid) for jid in suspects)
 
 
-def parcel(bed: Bed, jid: str) -> ops.Parcel:
+def parcel(bed: Bed, jid: str, ms: int) -> ops.Parcel:
     """A job that takes a moment, ready to be pushed beside others."""
-    made = bed.client.parcel(
-        *bed.client.describe({"class": Quick, "args": [250 if "suspect" in jid else 5], "jid": jid})
-    )
+    made = bed.client.parcel(*bed.client.describe({"class": Quick, "args": [ms], "jid": jid}))
     assert made is not None
     return made
 
