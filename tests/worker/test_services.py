@@ -14,7 +14,7 @@ import pillion
 from pillion.config import Capsule
 from pillion.store import ops
 from pillion.types import Claim, Done
-from pillion.worker.runner import Finished
+from pillion.worker.runner import REQUEUE, Finished
 from pillion.worker.service import Service
 from pillion.worker.stats import Stats
 from pillion.worker.tenure import Turned
@@ -419,3 +419,16 @@ def test_more_than_one_batch_of_due_jobs_moves_in_one_look(bed: Harness) -> None
     bed.redis.zadd("schedule", {foreign("Many", number, jid=f"m{number}", queue="many"): 1.0 for number in range(1001)})
     assert pillion.Worker(bed.setup, embedded=True).poller.poll() == 1001
     assert bed.redis.llen("queue:many") == 1001
+
+
+def test_nothing_is_started_once_the_lease_could_be_gone(bed: Harness) -> None:
+    executor = pillion.Worker(bed.setup, embedded=True).fetchers[0].executor
+    claim = Claim("o", 1, "default", foreign("arrives", "too late").encode())
+    executor.valid_until = bed.setup.config.clock.steady() - 0.001
+    executor.dispatch([claim], lambda raw: False)
+    wait_until(lambda: executor.finished, what="the claim to come back")
+    assert executor.finished.popleft().outcome is REQUEUE
+    executor.valid_until = bed.setup.config.clock.steady() + 60
+    executor.dispatch([Claim("o", 2, "default", foreign("arrives", "in time").encode())], lambda raw: False)
+    assert ran.get(timeout=10) == "in time"
+    executor.end()
