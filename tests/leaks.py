@@ -48,6 +48,8 @@ def fault_of(client: redis.Redis, key: bytes, ours: re.Match[bytes]) -> str | No
     lives = client.ttl(key)
     if family == "inf":
         return fault_of_claims(client, key, ours["prefix"], ours["rest"] or b"", lives)
+    if family == "pulse":
+        return None if client.exists(ours["prefix"] + b"pillion:lease") else "outlives the last owner"
     if family in CAPPED:
         return None if lives == -1 else "is trimmed, and must not expire"
     if lives == -1:

@@ -17,7 +17,7 @@ import msgspec
 from pillion.config import Config
 from pillion.errors import BootError, Refused
 from pillion.registry import Registry
-from pillion.store import ops
+from pillion.store import ops, rescue
 from pillion.store.keys import Keyspace
 from pillion.store.ops import Op
 
@@ -313,15 +313,15 @@ def _paused(waiting: Mapping[str, int], paused: set[str]) -> Check:
 
 
 def _leases(run: Run, keys: Keyspace, lease: float) -> Check:
-    expired, fenced = run(ops.expired(keys))
-    late = [*expired, *fenced]
+    lapsed = run(rescue.lapsed(keys, int(lease * 1000)))
+    late = [*lapsed.expired, *lapsed.fenced]
     if not late:
         return Check("leases", True, "no dead worker holds jobs")
     indexes = [run(ops.index(keys, owner)) for owner in late]
     claims = sum(len(ops.index_claims(index)) for index in indexes)
     detail = f"{len(late)} dead worker(s) still hold {claims} job(s): {', '.join(late[:MOST_NAMED])}"
     wait = "a minute" if lease == 60 else f"{lease:g} s"
-    cure = f"a worker that has run for {wait} returns them, within a quarter more; start one: pillion worker APP"
+    cure = f"any worker returns them, within {wait} and a quarter; start one: pillion worker APP"
     return Check("leases", None, detail, cure)
 
 

@@ -4,19 +4,15 @@ Recovery. A kill strands the jobs in the victim's slots. Each is *recovered* by 
 strands it again, whose clock runs from there. Two figures are drawn from that:
 
 - *raw*: from the kill to the last recovery;
-- *from trust*: a reaper waits until the lease is over, and, by the outage amnesty, until it has itself been healthy
-  for a whole lease. So this clock starts one lease before a reaper could act, never before the kill. It has a bound,
-  lease + reap interval + 2 s, which the first reaper that stays healthy for so long must keep.
-
-A reaper that is killed or cut off earlier owes nothing, whatever it had begun: a kill whose jobs were recovered while
-no reaper was free to act has no second figure. Its bound is that of the next reaper that does stay healthy.
+- *served*: the longest stretch of that with the server alive. This one has the bound, lease + reap interval + 2 s: from
+  the kill, and anew from each return of a server that was killed meanwhile, since then nobody's lease stands any more.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -31,20 +27,11 @@ PILL_COUNT = 3
 
 
 @dataclass(frozen=True)
-class Span:
-    """A time during which some reaper was free to act."""
-
-    start: float
-    end: float
-
-
-@dataclass(frozen=True)
 class Recovery:
-    """How long one kill's jobs took to start again, in seconds. `late` are the jids that exceeded the bound."""
+    """How long one kill's jobs took to start again, in seconds: in all, and at most with the server alive."""
 
     raw: float
-    from_trust: float | None
-    late: tuple[str, ...]
+    served: float
 
 
 @dataclass(frozen=True)
@@ -72,12 +59,12 @@ class Account:
 
     def figures(self) -> str:
         """The recoveries in one line."""
-        raw = [recovery.raw for recovery in self.recoveries]
-        trusted = [recovery.from_trust for recovery in self.recoveries if recovery.from_trust is not None]
-        late = sum(bool(recovery.late) for recovery in self.recoveries)
+        alive = [recovery.raw for recovery in self.recoveries if recovery.raw == recovery.served]
+        others = [recovery for recovery in self.recoveries if recovery.raw != recovery.served]
         return (
-            f"recovery of {len(raw)} kills that stranded jobs: raw {spread(raw)}; {len(trusted)} of them counted from "
-            f"a healthy reaper {spread(trusted)}; bound {BOUND:.2f} s, late {late}"
+            f"recovery of {len(self.recoveries)} kills that stranded jobs, bound {BOUND:.2f} s: {len(alive)} with the "
+            f"server alive: {spread(alive)}; {len(others)} with it dead meanwhile: "
+            f"{spread([each.served for each in others])} (with its dead time {spread([each.raw for each in others])})"
         )
 
 
@@ -112,43 +99,31 @@ def recoveries(facts: Sequence[Fact], kills: Sequence[Kill], buried: set[str], e
     for fact in facts:
         if fact.what == "start":
             starts[fact.jid].append(fact.at)
-    spans = trust(facts, kills, end)
+    outages = outages_of(facts)
     found = []
     for i, kill in enumerate(kills):
         again = {jid: later.at for later in reversed(kills[i + 1 :]) for jid in later.stranded}
-        moments = {jid: min(first_after(starts[jid], kill.at), again.get(jid, end)) for jid in kill.stranded - buried}
+        moments = [min(first_after(starts[jid], kill.at), again.get(jid, end)) for jid in kill.stranded - buried]
         if moments:
-            found.append(judge(kill, moments, spans))
+            last = max(moments)
+            found.append(Recovery(last - kill.at, longest_served(kill.at, last, outages)))
     return found
 
 
-def trust(facts: Iterable[Fact], kills: Iterable[Kill], end: float) -> list[Span]:
-    """When a reaper was free to act: from one lease after its worker's trouble ended, until the next or its death."""
-    died = {kill.pid: kill.at for kill in kills}
-    since: dict[int, float] = {}
-    spans = []
-    for fact in facts:
-        if fact.what in ("trust", "doubt"):
-            if fact.pid in since:
-                spans.append(Span(since.pop(fact.pid) + LEASE, fact.at))
-            if fact.what == "trust":
-                since[fact.pid] = fact.at
-    spans += [Span(start + LEASE, died.get(pid, end)) for pid, start in since.items()]
-    return sorted((span for span in spans if span.end > span.start), key=lambda span: span.start)
+def longest_served(start: float, end: float, outages: Iterable[tuple[float, float]]) -> float:
+    """The longest stretch between two moments in which the server was alive."""
+    longest = 0.0
+    for down, up in outages:
+        if down < end and up > start:
+            longest = max(longest, down - start)
+            start = up
+    return max(longest, end - start)
 
 
-def judge(kill: Kill, moments: Mapping[str, float], spans: Sequence[Span]) -> Recovery:
-    """One kill's recovery, given when each of its jobs was recovered."""
-    able = [Span(max(span.start, kill.at + LEASE), span.end) for span in spans if span.end > kill.at + LEASE]
-    last = max(moments.values())
-    lasting = [span.start for span in able if span.end >= last >= span.start]
-    kept = [span.start for span in able if span.end - span.start >= REAP_INTERVAL + SLACK]
-    deadline = min(kept, default=float("inf")) + REAP_INTERVAL + SLACK
-    return Recovery(
-        raw=last - kill.at,
-        from_trust=LEASE + last - min(lasting) if lasting else None,
-        late=tuple(jid for jid, moment in moments.items() if moment > deadline),
-    )
+def outages_of(facts: Iterable[Fact]) -> list[tuple[float, float]]:
+    """From when to when the server was dead."""
+    downs, ups = ([fact.at for fact in facts if fact.what == what] for what in ("down", "up"))
+    return list(zip(downs, ups, strict=True))
 
 
 def first_after(times: Sequence[float], moment: float) -> float:

@@ -209,7 +209,7 @@ class Bed:
     def leftovers_of(self, *alive: Process) -> list[str]:
         """The same where only these workers are left, and idle."""
         owners = [name for process in alive for name in self.owners(process.pid)]
-        return sorted([*(f"pillion:inf:{name}" for name in owners), "pillion:lease"])
+        return sorted([*(f"pillion:inf:{name}" for name in owners), "pillion:lease", "pillion:pulse"])
 
     def processed(self) -> int:
         """`stat:processed`; exact once all workers have left in good order."""

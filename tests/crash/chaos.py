@@ -153,9 +153,9 @@ def finish(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 class WorkerKiller:
-    """Kills one of two workers at a time, and puts a new one in its place at once.
+    """Kills one of two workers, puts a new one in its place at once, and lets it come to work before the next kill.
 
-    `kills` are those of workers that held a lease; the others died while they started.
+    `kills` are those of workers that held a lease; the others had just lost it to an outage.
     """
 
     def __init__(self, bed: Bed, count: int, seconds: float, rng: random.Random, over: threading.Event) -> None:
@@ -172,8 +172,15 @@ class WorkerKiller:
         while len(self.kills) < self._count and not self._over.wait(self._rng.uniform(0, 2 * self._pause)):
             self._kill(self._rng.randrange(2))
 
+    def _at_work(self, worker: Process) -> bool:
+        try:
+            return bool(self._bed.owners(worker.pid))
+        except redis.RedisError:
+            return self._over.is_set()
+
     def _kill(self, i: int) -> None:
-        victim = self.workers[i]
+        victim, survivor = self.workers[i], self.workers[1 - i]
+        wait_until(lambda: self._at_work(survivor), timeout=30, what="the other worker to be at work")
         assert victim.code is None, f"worker {victim.pid} ended by itself with {victim.code}\n{victim.said()[-3000:]}"
         victim.kill()
         at = now()

@@ -2,8 +2,6 @@
 
 It runs the jobs of `app.py` with a short lease, and writes into the ledger what a test wants to know of the worker:
 
-    trust    since then no fetcher has had trouble (`at` of a later fact, or the process's end, ends it)
-    doubt    a fetcher has trouble
     lost     a lease was lost; `n` is how many of its jobs were running
     rescued  a job of a dead owner was given back here
 
@@ -17,7 +15,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +22,6 @@ from pillion.events import JobRescued, LeaseLost
 from pillion.setup import Setup
 from pillion.worker import Worker
 from tests.crash.app import open_ledger
-from tests.crash.ledger import Ledger
-
-LOOK = 0.01
 
 
 def main(options: dict[str, Any]) -> int:
@@ -37,20 +31,7 @@ def main(options: dict[str, Any]) -> int:
     setup = Setup(**options)
     setup.events.subscribe(LeaseLost, lambda lost: ledger.note("lost", owner=lost.owner, n=lost.running))
     setup.events.subscribe(JobRescued, lambda saved: ledger.note("rescued", saved.jid or "-", saved.owner))
-    worker = Worker(setup)
-    threading.Thread(target=watch_trust, args=(worker, ledger), daemon=True).start()
-    return worker.run()
-
-
-def watch_trust(worker: Worker, ledger: Ledger) -> None:
-    """Note each change of what the reaper goes by: since when the conversation with the server has been good."""
-    since: float | None = None
-    [fetcher] = worker.fetchers
-    while True:
-        if fetcher.healthy_since != since:
-            since = fetcher.healthy_since
-            ledger.note("doubt" if since is None else "trust")
-        time.sleep(LOOK)
+    return Worker(setup).run()
 
 
 def leave_with_the_test() -> None:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.crash.account import Account, draw_up
-from tests.crash.bed import Bed
+from tests.crash.account import BOUND, Account, draw_up
+from tests.crash.app import Held, HeldAsync
+from tests.crash.bed import Bed, ended
 from tests.crash.chaos import Producer, RedisKiller, Thread, WorkerKiller
 from tests.crash.ledger import now
 
@@ -49,8 +50,28 @@ def test_no_job_is_lost_whoever_is_killed(bed: Bed, capsys: pytest.CaptureFixtur
     assert (account.lost, account.foreign) == (set(), set())
     assert account.unexplained == {}
     assert account.innocent == set()
-    assert [recovery for recovery in account.recoveries if recovery.late] == []
+    assert [recovery for recovery in account.recoveries if recovery.served > BOUND] == []
     assert (len(workers.kills), len(servers.outages)) == (KILLS, OUTAGES)
+    bed.stop_all()
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_when_all_workers_are_killed_at_once_the_next_ones_rescue(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody is left who could show that the server was there: the newcomers wait a lease longer, and no more."""
+    victims = [bed.start_ready(concurrency=3) for _ in range(2)]
+    jids = {bed.push(job, str(bed.folder)) for job in (Held, HeldAsync) * 3}
+    bed.until(lambda: bed.ledger.count("start").keys() == jids, "the jobs to start", *victims)
+    for victim in victims:
+        victim.kill()
+    heir = bed.start_ready(concurrency=6)
+    joined = now()
+    (bed.folder / f"go-{heir.pid}").touch()
+    bed.until(lambda: ended(bed, jids), "the jobs to run again", heir)
+    last = max(fact.at for fact in bed.ledger.facts("start") if fact.pid == heir.pid)
+    with capsys.disabled():
+        print(f"\n  all workers killed: recovery {last - joined:.2f} s after the next one joined, bound {BOUND:.2f} s")
+    assert last - joined <= BOUND
     bed.stop_all()
 
 

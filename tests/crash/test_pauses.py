@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pillion.store import rescue
 from tests.crash.app import Held, HeldAsync, Quick
 from tests.crash.bed import LEASE, Bed, Process, ended
 from tests.crash.ledger import now
@@ -74,7 +75,7 @@ def test_when_the_whole_machine_slept_nobody_robs_anybody(bed: Bed) -> None:
     workers = [bed.start_ready(concurrency=3) for _ in range(2)]
     jids = {bed.push(job, str(bed.folder)) for job in (Held, HeldAsync) * 3}
     bed.until(lambda: bed.ledger.count("start").keys() == jids, "the jobs to start", *workers)
-    bed.until(lambda: all(trusted(bed, worker) for worker in workers), "both reapers to have earned trust")
+    bed.until(lambda: steady(bed), "the reapers to be free to act", *workers)
     owners = bed.owners()
     for worker in workers:
         worker.pause()
@@ -92,10 +93,9 @@ def test_when_the_whole_machine_slept_nobody_robs_anybody(bed: Bed) -> None:
     bed.stop_all()
 
 
-def trusted(bed: Bed, worker: Process) -> bool:
-    """Whether this worker's reaper may act."""
-    facts = [fact for fact in bed.ledger.facts() if fact.pid == worker.pid and fact.what in ("trust", "doubt")]
-    return bool(facts) and facts[-1].what == "trust" and now() - facts[-1].at > 1.1 * LEASE
+def steady(bed: Bed) -> bool:
+    """Whether whoever is found expired now would be fenced."""
+    return bed.store.run(rescue.lapsed(bed.store.keys, int(LEASE * 1000))).steady
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_an_outage_longer_than_the_lease_makes_nobody_rob_anybody(bed: Bed) -> N
     workers = [bed.start_ready(concurrency=3) for _ in range(2)]
     jids = {bed.push(job, str(bed.folder)) for job in (Held, HeldAsync) * 3}
     bed.until(lambda: bed.ledger.count("start").keys() == jids, "the jobs to start", *workers)
-    bed.until(lambda: all(trusted(bed, worker) for worker in workers), "both reapers to have earned trust")
+    bed.until(lambda: steady(bed), "the reapers to be free to act", *workers)
     owners = bed.owners()
     for fault, repair in ((bed.server.kill, bed.server.restart), (bed.server.pause, bed.server.resume)):
         fault()

@@ -12,8 +12,9 @@ import pytest
 
 from pillion.events import Events
 from pillion.setup import Setup
-from pillion.store import ops
+from pillion.store import ops, rescue
 from pillion.store.ops import Owner, Stepped, Want
+from pillion.store.rescue import Rescue
 from pillion.types import Claim, Done, Settlement
 from pillion.worker.reaper import Reaper
 from tests.crash.app import Quick
@@ -30,7 +31,7 @@ RULES: dict[str, Any] = {"dead_max": 10_000, "dead_timeout": 1e6}
 def reaper(bed: Bed) -> Reaper:
     """A reaper with a store of its own, that somebody else tells when to act."""
     setup = Setup(**bed.options)
-    return Reaper(setup.store, setup.config, Events(), lambda: None, lambda job, error: None)
+    return Reaper(setup.store, setup.config, Events(), lambda job, error: None)
 
 
 def dead_owner(bed: Bed, name: str, count: int) -> list[str]:
@@ -67,7 +68,7 @@ def test_reapers_at_once_give_each_claim_back_once_and_in_order(bed: Bed) -> Non
         name = f"dead:{n}:x/default.1"
         jids = dead_owner(bed, name, CLAIMS)
         waiting = bed.push_many(Quick, 3, 0)
-        assert bed.store.run(ops.fence(bed.store.keys, name, force=True))
+        assert bed.store.run(rescue.fence(bed.store.keys, name, None))
         moved = at_once([partial(each.salvage, name) for each in reapers])
         assert (sum(moved), min(moved) >= 0) == (CLAIMS, True)
         assert bed.standing() == {"queue:default": [*reversed(waiting), *reversed(jids)]}
@@ -78,7 +79,7 @@ def test_reapers_at_once_give_each_claim_back_once_and_in_order(bed: Bed) -> Non
 def test_two_workers_reap_and_each_job_runs_once(bed: Bed) -> None:
     jids = dead_owner(bed, "dead:1:x/default.1", CLAIMS)
     workers = [bed.start_ready() for _ in range(2)]
-    assert bed.store.run(ops.fence(bed.store.keys, "dead:1:x/default.1", force=True))
+    assert bed.store.run(rescue.fence(bed.store.keys, "dead:1:x/default.1", None))
     bed.until(lambda: ended(bed, jids) and bed.idle(), "the jobs to be done", *workers)
     assert all(bed.ledger.count("start")[jid] == 1 for jid in jids)
     bed.stop_all()
@@ -89,11 +90,11 @@ def test_what_a_reaper_left_half_done_another_one_finishes(bed: Bed, salvaged: i
     """It died after the fence, in the middle of the first batch, after it, or just before it could say so."""
     name, run, keys = "dead:1:x/default.1", bed.store.run, bed.store.keys
     jids = dead_owner(bed, name, CLAIMS)
-    assert run(ops.fence(keys, name, force=True))
+    assert run(rescue.fence(keys, name, None))
     newest = range(CLAIMS, CLAIMS - salvaged, -1)
     for first in range(0, salvaged, 200):
-        batch = [ops.Rescue(n, "default", jids[n - 1]) for n in newest[first : first + 200]]
-        assert len(run(ops.salvage(keys, name, batch, **RULES))) == len(batch)
+        batch = [Rescue(n, "default", jids[n - 1]) for n in newest[first : first + 200]]
+        assert len(run(rescue.salvage(keys, name, batch, **RULES))) == len(batch)
     assert reaper(bed).reap() == CLAIMS - salvaged
     assert bed.standing() == {"queue:default": jids[::-1]}
     assert bed.leftovers() == []
@@ -102,8 +103,8 @@ def test_what_a_reaper_left_half_done_another_one_finishes(bed: Bed, salvaged: i
 def test_an_owner_that_renews_between_the_look_and_the_fence_stays(bed: Bed) -> None:
     name, run, keys = "late:1:x/default.1", bed.store.run, bed.store.keys
     jids = dead_owner(bed, name, 3)
-    assert run(ops.expired(keys, now=time.time() + 120)) == ([name], [])
-    assert not run(ops.fence(keys, name))
+    assert run(rescue.lapsed(keys, 60_000, now=time.time() + 120)).expired == [name]
+    assert not run(rescue.fence(keys, name, 60_000))
     done = [Settlement(Claim(name, 1, "default", b""), Done())]
     assert isinstance(run(ops.step(keys, Owner(name), 60_000, done, Want(0, 4, ()), **RULES)), Stepped)
     assert list(bed.held(name).values()) == jids[1:]

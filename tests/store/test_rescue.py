@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from pillion.store import ops
-from pillion.store.ops import FENCED, Rescue
+from pillion.store import ops, rescue
+from pillion.store.ops import FENCED
+from pillion.store.rescue import Lapsed, Rescue
 from tests.servers import Server
 from tests.store.test_step import LEASE_MS, NAME, NOW, Bench
 
-LATER = NOW + LEASE_MS / 1000 + 1
+LEASE = LEASE_MS / 1000
+LATER = NOW + LEASE + 1
+WITNESS = "other:1:x/default.1"
 
 
 @pytest.fixture
@@ -22,36 +25,49 @@ def bench(server: Server) -> Iterator[Bench]:
     bench.close()
 
 
-def fence(bench: Bench, now: float = LATER, *, force: bool = False) -> bool:
-    return bench.store.run(ops.fence(bench.keys, NAME, force=force, now=now))
+def witness(bench: Bench, start: float, end: float) -> None:
+    """Another owner that renews all the time."""
+    bench.join(WITNESS, now=start)
+    for i in range(7):
+        bench.renew(WITNESS, start + (end - start) * i / 6)
+
+
+def fence(bench: Bench, now: float = LATER) -> bool:
+    witness(bench, NOW, now)
+    return bench.store.run(rescue.fence(bench.keys, NAME, LEASE_MS, now=now))
+
+
+def lapsed(bench: Bench, now: float = LATER) -> Lapsed:
+    witness(bench, NOW, now)
+    return bench.store.run(rescue.lapsed(bench.keys, LEASE_MS, now=now))
 
 
 def salvage(bench: Bench, *rescues: Rescue) -> list[int]:
-    return bench.store.run(ops.salvage(bench.keys, NAME, rescues, dead_max=100, dead_timeout=1000, now=LATER))
+    return bench.store.run(rescue.salvage(bench.keys, NAME, rescues, dead_max=100, dead_timeout=1000, now=LATER))
 
 
 def test_a_lease_that_stands_cannot_be_fenced(bench: Bench) -> None:
     assert not fence(bench, NOW)
-    assert bench.store.run(ops.expired(bench.keys, now=NOW)) == ([], [])
+    assert lapsed(bench, NOW).expired == []
 
 
 def test_an_owner_that_never_was_cannot_be_fenced(bench: Bench) -> None:
-    assert not bench.store.run(ops.fence(bench.keys, "nobody", force=True))
+    assert not bench.store.run(rescue.fence(bench.keys, "nobody", None))
 
 
 def test_a_fenced_owner_is_told_so_and_found_again_until_it_is_salvaged(bench: Bench) -> None:
     bench.claim("a")
-    assert bench.store.run(ops.expired(bench.keys, now=LATER)) == ([NAME], [])
+    assert lapsed(bench) == Lapsed([NAME], [], True)
     assert fence(bench)
     assert fence(bench)  # a second reaper may go on
     assert bench.store.run(bench.op(want=1)) == FENCED
-    assert bench.store.run(ops.expired(bench.keys, now=LATER)) == ([], [NAME])
+    assert lapsed(bench) == Lapsed([], [NAME], True)
     salvage(bench, Rescue(1, "q", "j1"))
-    assert bench.store.run(ops.expired(bench.keys, now=LATER)) == ([], [])
+    assert lapsed(bench) == Lapsed([], [], True)
 
 
-def test_force_fences_at_once(bench: Bench) -> None:
-    assert fence(bench, NOW, force=True)
+def test_who_is_known_to_be_dead_is_fenced_at_once(bench: Bench) -> None:
+    assert bench.store.run(rescue.fence(bench.keys, NAME, None, now=NOW))
 
 
 def test_salvaged_claims_are_next_in_their_old_order_and_nothing_is_left(bench: Bench) -> None:
@@ -60,7 +76,7 @@ def test_salvaged_claims_are_next_in_their_old_order_and_nothing_is_left(bench: 
     fence(bench)
     assert salvage(bench, *(Rescue(n, "q", f"j{n}") for n in (1, 2, 3))) == [3, 2, 1]
     assert bench.redis.lrange("queue:q", 0, -1) == [b"z", b"c", b"b", b"a"]
-    assert bench.redis.keys("pillion:inf:*") == []
+    assert bench.redis.keys(f"{bench.keys.index(NAME)}*") == []
     assert not bench.redis.exists(bench.keys.salvage)
 
 
@@ -77,7 +93,7 @@ def test_a_crash_between_two_batches_leaves_the_rest_to_be_found(bench: Bench) -
     bench.claim("a", "b")
     fence(bench)
     salvage(bench, Rescue(2, "q", "j2"))
-    assert bench.store.run(ops.expired(bench.keys, now=LATER)) == ([], [NAME])
+    assert lapsed(bench) == Lapsed([], [NAME], True)
     salvage(bench, Rescue(1, "q", "j1"))
     assert bench.redis.lrange("queue:q", 0, -1) == [b"b", b"a"]
 
@@ -90,7 +106,7 @@ def test_a_counted_jid_becomes_a_suspect_with_an_end(bench: Bench) -> None:
     assert 0 < bench.redis.ttl(bench.keys.rescued("j1")) <= 72 * 3600
     bench.store.run(ops.absolve(bench.keys, bench.owner, 1, "j1"))
     assert bench.store.run(ops.suspicion(bench.keys, ["j1"])) == [False]
-    assert bench.store.run(ops.rescue_counts(bench.keys, ["j1"])) == [0]
+    assert bench.store.run(rescue.rescue_counts(bench.keys, ["j1"])) == [0]
 
 
 def test_a_pill_is_buried_and_a_dropped_one_is_gone(bench: Bench) -> None:
@@ -99,7 +115,7 @@ def test_a_pill_is_buried_and_a_dropped_one_is_gone(bench: Bench) -> None:
     salvage(bench, Rescue(1, "q", "j1", verb="dead", at=LATER, payload=b"pill"), Rescue(2, "q", "j2", verb="drop"))
     assert bench.redis.zrange("dead", 0, -1) == [b"pill"]
     assert not bench.redis.exists("queue:q")
-    assert bench.redis.keys("pillion:inf:*") == []
+    assert bench.redis.keys(f"{bench.keys.index(NAME)}*") == []
 
 
 def test_a_slot_with_two_payloads_gives_both_back(bench: Bench) -> None:
@@ -118,3 +134,84 @@ def test_a_queue_of_the_wrong_type_keeps_the_claim_for_later(bench: Bench) -> No
     bench.redis.delete("queue:q")
     assert salvage(bench, Rescue(1, "q", "j1")) == [1]
     assert bench.redis.lrange("queue:q", 0, -1) == [b"a"]
+
+
+# -- an outage is no death -----------------------------------------------------------------------------------------
+
+
+def may_fence(bench: Bench, now: float) -> bool:
+    """Whether a reaper may act at this moment; what `lapsed` says and what `fence` does agree."""
+    steady = bench.store.run(rescue.lapsed(bench.keys, LEASE_MS, now=now)).steady
+    assert bench.store.run(rescue.fence(bench.keys, NAME, LEASE_MS, now=now)) == steady
+    return steady
+
+
+def test_nobody_is_fenced_where_nobody_renewed(bench: Bench) -> None:
+    assert not may_fence(bench, LATER)
+    assert bench.store.run(rescue.lapsed(bench.keys, LEASE_MS, now=LATER)).expired == [NAME]
+
+
+def test_an_owner_that_renewed_all_the_while_shows_that_the_others_could_have(bench: Bench) -> None:
+    witness(bench, NOW, LATER)
+    assert may_fence(bench, LATER)
+
+
+def test_owners_that_relieve_each_other_show_it_too(bench: Bench) -> None:
+    """A fleet whose every process has been restarted lately still tells the dead from an outage."""
+    for i in range(5):
+        bench.join(f"brief:{i}:x/default.1", now=NOW + i * LEASE / 4)
+    assert may_fence(bench, NOW + LEASE)
+
+
+@pytest.mark.parametrize("gap", [0.51, 1.0, 30.0])
+def test_after_a_break_everybody_has_a_lease_of_time_to_renew(bench: Bench, gap: float) -> None:
+    witness(bench, NOW, NOW + LEASE)
+    back = NOW + LEASE + gap * LEASE
+    assert not may_fence(bench, back)  # also before the first renewal
+    witness(bench, back, back + 0.9 * LEASE)
+    assert not may_fence(bench, back + 0.99 * LEASE)
+    assert bench.renew(NAME, back + 0.99 * LEASE) != FENCED
+    witness(bench, back + 0.9 * LEASE, back + 2 * LEASE)
+    assert may_fence(bench, back + 2 * LEASE)
+
+
+def test_the_beginning_of_a_fleet_is_a_break_too(bench: Bench) -> None:
+    witness(bench, NOW + LEASE * 0.7, LATER)
+    assert not may_fence(bench, NOW + LEASE * 1.4)
+    witness(bench, LATER, NOW + LEASE * 1.8)
+    assert may_fence(bench, NOW + LEASE * 1.8)
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_jump_of_the_servers_clock_fences_nobody_alive(bench: Bench, jump: float) -> None:
+    witness(bench, NOW, NOW + LEASE)
+    bench.renew(NAME, NOW + LEASE)
+    jumped = NOW + LEASE + jump
+    assert not may_fence(bench, jumped)
+    witness(bench, jumped, jumped + 0.9 * LEASE)
+    assert not may_fence(bench, jumped + 0.9 * LEASE)
+    assert bench.renew(NAME, jumped + 0.9 * LEASE) != FENCED
+
+
+@pytest.mark.parametrize("renewal", ["step", "resync", "join"])
+def test_every_kind_of_renewal_counts(bench: Bench, renewal: str) -> None:
+    witness(bench, NOW, NOW + 0.9 * LEASE)
+    now = NOW + 1.3 * LEASE
+    if renewal == "step":
+        bench.renew(WITNESS, now)
+    elif renewal == "resync":
+        bench.store.run(ops.resync(bench.keys, WITNESS, LEASE_MS, now))
+    else:
+        bench.join("third:1:x/default.1", now=now)
+    assert may_fence(bench, NOW + 1.7 * LEASE)
+
+
+def test_the_pulse_ends_with_the_last_owner(bench: Bench) -> None:
+    witness(bench, NOW, LATER)
+    bench.store.run(ops.leave(bench.keys, WITNESS))
+    assert bench.redis.exists(bench.keys.pulse)
+    bench.store.run(ops.leave(bench.keys, NAME))
+    assert not bench.redis.exists(bench.keys.pulse)
+    bench.join("next:1:x/default.1")
+    bench.store.run(rescue.fence(bench.keys, "next:1:x/default.1", None))
+    assert not bench.redis.exists(bench.keys.pulse)

@@ -9,7 +9,7 @@ import redis
 
 from pillion.config import RedisSettings
 from pillion.errors import Refused
-from pillion.store import ops, scripts
+from pillion.store import ops, rescue, scripts
 from pillion.store.connection import Store
 from pillion.store.ops import FENCED, STALE, Held, Op, Owner, Stepped, Want
 from pillion.types import Claim, Dead, Discard, Done, Effect, Outcome, Requeue, Retry, Settlement, Snooze
@@ -30,8 +30,13 @@ class Bench:
         self.owner = Owner(NAME)
         self.next = 1
 
-    def join(self, name: str = NAME, concurrency: int = 10) -> bool:
-        return self.store.run(ops.join(self.keys, name, LEASE_MS, concurrency, NOW))
+    def join(self, name: str = NAME, concurrency: int = 10, now: float = NOW) -> bool:
+        return self.store.run(ops.join(self.keys, name, LEASE_MS, concurrency, now))
+
+    def renew(self, name: str, now: float) -> Stepped | str:
+        """A step of any owner that does nothing else."""
+        rules = {"dead_max": 100, "dead_timeout": 1_000.0}
+        return self.store.run(ops.step(self.keys, Owner(name), LEASE_MS, (), Want(0, 1, ()), now=now, **rules))
 
     def push(self, queue: str, *payloads: str) -> None:
         self.redis.lpush(f"queue:{queue}", *payloads)
@@ -118,7 +123,7 @@ def test_an_older_generation_changes_nothing(bench: Bench) -> None:
 def test_an_owner_name_is_taken_once_and_never_again_after_fencing(bench: Bench) -> None:
     assert bench.join()
     assert not bench.join()
-    assert bench.store.run(ops.fence(bench.keys, NAME, force=True))
+    assert bench.store.run(rescue.fence(bench.keys, NAME, None))
     assert not bench.join()
 
 

@@ -15,7 +15,7 @@ import pytest
 import pillion
 from pillion.config import Capsule
 from pillion.registry import Registry, definition_of
-from pillion.store import ops
+from pillion.store import ops, rescue
 from pillion.types import Claim
 from pillion.worker.runner import REQUEUE, Run
 from pillion.worker.tenure import Turned
@@ -122,7 +122,7 @@ def claim_all(bed: Harness, owner: str, count: int, mark: int | None = None) -> 
     assert len(reply.claims) == count
     if mark is not None:
         assert run(ops.mark(keys, ops.Owner(owner), mark))
-    assert run(ops.fence(keys, owner, force=True))
+    assert run(rescue.fence(keys, owner, None))
 
 
 def test_a_suspect_that_never_started_is_not_convicted(server: Server) -> None:
@@ -245,7 +245,7 @@ def test_a_resync_reads_an_owner_of_many_claims(server: Server) -> None:
         held = run(ops.resync(keys, "o", 60_000))
         assert isinstance(held, ops.Held)
         assert len(held.claims) == count
-        run(ops.fence(keys, "o", force=True))
+        run(rescue.fence(keys, "o", None))
         bed.redis.flushall()
 
 

@@ -29,6 +29,7 @@ Pillion's keys:
 | key                          | type   | holds                                        | lives                      |
 |------------------------------|--------|----------------------------------------------|----------------------------|
 | `pillion:lease`              | zset   | owner -> expiry, ms of the server's clock    | one entry per live owner   |
+| `pillion:pulse`              | hash   | `last` renewal, unbroken `since`, ms         | while an owner lives       |
 | `pillion:fenced`             | zset   | owner -> time it was fenced, ms              | entries trimmed at 7 days  |
 | `pillion:salvage`            | zset   | fenced owner whose claims are still to be returned | until they are |
 | `pillion:inf:<owner>`        | hash   | index: slot n -> queue, and `g`, `c`, `s:<n>`| until its owner has left   |
@@ -64,6 +65,7 @@ class Keyspace:
         "prefix",
         "process_cleanup",
         "processes",
+        "pulse",
         "queues",
         "retry",
         "salvage",
@@ -81,6 +83,7 @@ class Keyspace:
         self.processes = prefix + "processes"
         self.process_cleanup = prefix + "process_cleanup"
         self.lease = prefix + "pillion:lease"
+        self.pulse = prefix + "pillion:pulse"
         self.fenced = prefix + "pillion:fenced"
         self.salvage = prefix + "pillion:salvage"
         self.suspects = prefix + "pillion:suspects"

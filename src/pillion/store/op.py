@@ -63,3 +63,8 @@ def call(
 def text(value: Any) -> str:
     """A reply that is a name, as text; bytes that are no UTF-8 keep their place as U+FFFD."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def moment(now: float | None, scale: int) -> Word:
+    """`now` (s) for a script that counts in 1/`scale` seconds; empty where it is to read the server's clock."""
+    return "" if now is None else (int(now * scale) if scale > 1 else now)

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from pillion.store.keys import FENCED_TTL, ONCE_TTL, RESCUED_TTL, Keyspace
-from pillion.store.op import Command, Op, Word, call, command, pipeline, text
+from pillion.store.keys import ONCE_TTL, Keyspace
+from pillion.store.op import Command, Op, Word, call, command, moment, pipeline, text
 from pillion.types import Dead, Done, Requeue, Retry, Settlement, Snooze
 
 __all__ = ["Command", "Op", "Word", "command", "pipeline", "text"]
@@ -117,8 +117,8 @@ class Want(msgspec.Struct, frozen=True, gc=False):
 
 def join(keys: Keyspace, owner: str, lease_ms: int, concurrency: int, now: float | None = None) -> Op[bool]:
     """Take a lease. False means the name is spent: take another. A lost reply leaves an empty owner to be reaped."""
-    names = (keys.lease, keys.fenced, keys.index(owner))
-    return call("join", names, (owner, lease_ms, _now(now, 1000), concurrency), lambda reply: reply == 1, safe=False)
+    names = (keys.lease, keys.fenced, keys.index(owner), keys.pulse)
+    return call("join", names, (owner, lease_ms, moment(now, 1000), concurrency), lambda reply: reply == 1, safe=False)
 
 
 def step(
@@ -139,8 +139,8 @@ def step(
     Never sent twice: after a lost reply, `resync` tells what is held.
     """
     done, others = _sort(settled)
-    names: list[Word] = [keys.lease, keys.index(owner.name), keys.paused, keys.suspects]
-    args: list[Word] = [owner.name, owner.generation, lease_ms, _now(now, 1000), want.count, MAX_CLAIM_BYTES]
+    names: list[Word] = [keys.lease, keys.index(owner.name), keys.paused, keys.suspects, keys.pulse]
+    args: list[Word] = [owner.name, owner.generation, lease_ms, moment(now, 1000), want.count, MAX_CLAIM_BYTES]
     args += (want.first, len(want.queues), len(done), len(others), sum(len(item.effects) for item in settled))
     args += (dead_max, dead_timeout)
     for name, share in want.queues:
@@ -213,8 +213,8 @@ class Held(msgspec.Struct, frozen=True):
 
 def resync(keys: Keyspace, owner: str, lease_ms: int, now: float | None = None) -> Op[Held | str]:
     """Raise the generation and read the index. FENCED if the lease is gone. Safe: each time raises it again."""
-    names = (keys.lease, keys.index(owner))
-    return call("resync", names, (owner, lease_ms, _now(now, 1000)), _held)
+    names = (keys.lease, keys.index(owner), keys.pulse)
+    return call("resync", names, (owner, lease_ms, moment(now, 1000)), _held)
 
 
 def _held(reply: Any) -> Held | str:
@@ -256,73 +256,13 @@ def mark(keys: Keyspace, owner: Owner, n: int, before: int | None = None) -> Op[
 
 def leave(keys: Keyspace, owner: str) -> Op[bool]:
     """Give the lease back. False if claims are left; a reaper returns them when the lease has run out."""
-    return call("leave", (keys.lease, keys.index(owner)), (owner,), lambda reply: reply == 1)
+    return call("leave", (keys.lease, keys.index(owner), keys.pulse), (owner,), lambda reply: reply == 1)
 
 
 def suspicion(keys: Keyspace, jids: Sequence[str]) -> Op[list[bool]]:
     """Which of these jids were taken along by a crash lately."""
     op = ("ZMSCORE", keys.suspects, *jids)
     return Op("suspicion", (op,), lambda replies: [score is not None for score in replies[0]], safe=True)
-
-
-# -- rescuing --------------------------------------------------------------------------------------------------------
-
-
-def expired(keys: Keyspace, most: int = 10, now: float | None = None) -> Op[tuple[list[str], list[str]]]:
-    """Owners whose lease ran out, and fenced owners whose claims still wait, by the server's clock."""
-    names = (keys.lease, keys.salvage)
-    return call(
-        "expired",
-        names,
-        (_now(now, 1000), most),
-        lambda reply: ([text(name) for name in reply[0]], [text(name) for name in reply[1]]),
-    )
-
-
-def fence(keys: Keyspace, owner: str, *, force: bool = False, now: float | None = None) -> Op[bool]:
-    """End an owner's rights if its lease ran out, or at once with `force` (the caller knows that it is dead)."""
-    names = (keys.lease, keys.fenced, keys.salvage)
-    return call("fence", names, (owner, _now(now, 1000), int(force), FENCED_TTL), lambda reply: reply == 1)
-
-
-class Rescue(msgspec.Struct, frozen=True, gc=False):
-    """What to do with one claim of a fenced owner: `return` it to its queue, bury it (`dead`) or `drop` it.
-
-    `counted` raises the number of crashes that the jid was part of.
-    """
-
-    n: int
-    queue: str
-    jid: str
-    verb: str = "return"
-    counted: bool = False
-    at: float = 0.0
-    payload: bytes = b""
-
-
-def salvage(
-    keys: Keyspace,
-    owner: str,
-    rescues: Sequence[Rescue],
-    *,
-    dead_max: int,
-    dead_timeout: float,
-    now: float | None = None,
-) -> Op[list[int]]:
-    """Carry out rescues; the result names the slots that this call moved. Safe, and safe beside other reapers."""
-    names: list[Word] = [keys.index(owner), keys.salvage, keys.suspects]
-    args: list[Word] = [owner, _now(now, 1000), RESCUED_TTL, dead_max, dead_timeout]
-    for item in sorted(rescues, key=lambda rescue: rescue.n, reverse=True):
-        destination = keys.queue(item.queue) if item.verb == "return" else keys.dead
-        names += (keys.slot(owner, item.n), destination, keys.rescued(item.jid))
-        args += (item.n, item.verb, int(item.counted), item.jid, repr(item.at), item.payload)
-    return call("salvage", names, args, lambda reply: [int(n) for n in reply])
-
-
-def rescue_counts(keys: Keyspace, jids: Sequence[str]) -> Op[list[int]]:
-    """How many crashes each of these jids was part of in the last 72 hours."""
-    names = [keys.rescued(jid) for jid in jids]
-    return Op("rescue_counts", (("MGET", *names),), lambda replies: [int(n or 0) for n in replies[0]], safe=True)
 
 
 def absolve(keys: Keyspace, owner: Owner, n: int, jid: str) -> Op[list[Any]]:
@@ -336,7 +276,7 @@ def absolve(keys: Keyspace, owner: Owner, n: int, jid: str) -> Op[list[Any]]:
 
 def due(source: str, most: int = MAX_BATCH, now: float | None = None) -> Op[tuple[float, list[tuple[bytes, float]]]]:
     """Members of the set `source` whose time has come: the server's now (s), and (member, score) oldest first."""
-    return call("due", (source,), (_now(now, 1), most), _due)
+    return call("due", (source,), (moment(now, 1), most), _due)
 
 
 def _due(reply: Any) -> tuple[float, list[tuple[bytes, float]]]:
@@ -394,7 +334,3 @@ def info(section: str) -> Op[dict[str, str]]:
 def _info(body: str) -> dict[str, str]:
     lines = (line for line in body.splitlines() if line and not line.startswith("#"))
     return {name: value for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _now(now: float | None, scale: int) -> Word:
-    return "" if now is None else (int(now * scale) if scale > 1 else now)

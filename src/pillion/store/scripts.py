@@ -3,11 +3,14 @@
 The step, the one script that renews, settles and claims, stands in three parts in `lua/step/`. It has a seam for
 features: an *effect* is a named Lua function body that runs with a settled claim, and only if the claim was still
 held. A feature ships its own as `lua/effects/<name>.lua` or registers it with `add_effect`; deleting the feature's
-file deletes the effect."""
+file deletes the effect.
+
+A line `--@ <name>` stands for `lua/shared/<name>.lua`, which several scripts need."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 
@@ -29,7 +32,12 @@ class Script(msgspec.Struct, frozen=True):
 def script(name: str) -> Script:
     """The script `lua/<name>.lua`; the step is put together from its parts in `lua/step/` and the effects."""
     text = _step() if name == "step" else (_LUA / f"{name}.lua").read_text("utf-8")
+    text = re.sub(r"^--@ (\w+)$", _shared, text, flags=re.MULTILINE)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _shared(line: re.Match[str]) -> str:
+    return (_LUA / "shared" / f"{line[1]}.lua").read_text("utf-8")
 
 
 def add_effect(name: str, body: str) -> None:

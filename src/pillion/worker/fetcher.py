@@ -102,7 +102,6 @@ class Fetcher(Service):
         self._came_short = False
         self._backoff = 0.0
         self._down_since: float | None = None
-        self._healthy: tuple[float, float] | None = None
         self._shunned: dict[str, float] = {}
         self._next_audit = config.clock.steady() + AUDIT_EVERY
         self._wake_in, self._wake_out = os.pipe()
@@ -134,17 +133,6 @@ class Fetcher(Service):
     def stop(self) -> None:
         super().stop()
         self.wake()
-
-    @property
-    def healthy_since(self) -> float | None:
-        """The steady time since which every conversation succeeded; None while in trouble.
-
-        Half a lease without a success is trouble too: the process, or the whole machine, stood still.
-        """
-        healthy = self._healthy
-        if healthy is None or self._config.clock.steady() - healthy[1] > self._config.lease / 2:
-            return None
-        return healthy[0]
 
     @property
     def drained(self) -> bool:
@@ -342,7 +330,7 @@ class Fetcher(Service):
 
     def _trouble(self, error: StoreError) -> None:
         steady = self._config.clock.steady
-        self._healthy, self.last_attempt = None, steady()
+        self.last_attempt = steady()
         self.tenure.session.close()  # whatever it was: the next connection looks the address up again
         if self._down_since is None:
             self._down_since = steady()
@@ -353,8 +341,6 @@ class Fetcher(Service):
     def _recovered(self) -> None:
         now = self._config.clock.steady()
         self.last_attempt = now
-        since = self.healthy_since
-        self._healthy = (now if since is None else since, now)
         if self._down_since is not None:
             self._events.emit(StoreBack(seconds=now - self._down_since))
             self._down_since, self._backoff = None, 0.0

@@ -14,8 +14,9 @@ Poison pills. A job that kills its process would be rescued for ever, so crashes
   it, and where an owner had marked one, only that one is counted;
 - at the third count within 72 hours it goes to the dead set with the reason, or nowhere if it said `dead: false`.
 
-Outage amnesty. After an outage of the server all leases are over at once and everybody is alive. So nobody fences
-others until its own steps have succeeded without a break for one full lease: by then the living have renewed theirs.
+Outage amnesty. After an outage of the server all leases are over at once and everybody is alive. So nobody is fenced
+until some owner, whichever, has renewed without a break for one full lease: by then the living have renewed theirs. The
+server itself keeps this `pulse` (`store/lua/shared/pulse.lua`), so a reaper that has just started may act at once.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from pillion.config import Config
 from pillion.errors import BadPayload, PoisonPill, StoreError
 from pillion.events import Events, JobRescued
 from pillion.payload import decode, splice, stamp
-from pillion.store import ops
+from pillion.store import ops, rescue
 from pillion.store.connection import Store
-from pillion.store.ops import MAX_BATCH, Rescue
+from pillion.store.ops import MAX_BATCH
+from pillion.store.rescue import Lapsed, Rescue
 from pillion.types import Payload
 from pillion.worker.service import Service
 
@@ -43,11 +45,7 @@ ROUNDS_PER_LEASE = 4
 
 
 class Reaper(Service):
-    """Looks for dead owners about four times per lease.
-
-    `healthy_since` tells since when (steady seconds) no fetcher of this process has had trouble; None while one has.
-    `died` is called with (job, error) for each poison pill.
-    """
+    """Looks for dead owners about four times per lease. `died` is called with (job, error) for each poison pill."""
 
     name = "reaper"
 
@@ -56,43 +54,43 @@ class Reaper(Service):
         store: Store,
         config: Config,
         events: Events,
-        healthy_since: Callable[[], float | None],
         died: Callable[[Payload, BaseException], None],
     ) -> None:
         super().__init__()
         self._store = store
         self._config = config
         self._events = events
-        self._healthy_since = healthy_since
         self._died = died
         self._told = False
 
     def turn(self) -> float:
         try:
-            if self._has_earned_trust():
-                self.reap()
-            elif not self._told:
-                self._tell_of_the_wait()
+            self.reap()
         except StoreError as error:
             log.warning("reaper: could not look for dead owners: %s", error)
         return self._config.lease / ROUNDS_PER_LEASE * self._config.rng.uniform(0.8, 1.2)
 
-    def _tell_of_the_wait(self) -> None:
-        """A process that has just started may not rescue yet; whoever waits for a job should know."""
-        dead = [name for names in self._store.run(ops.expired(self._store.keys)) for name in names]
-        if dead:
-            self._told = True
-            log.info("jobs of dead workers (%s) come back in about %g s", ", ".join(dead), self._config.lease)
-
     def reap(self) -> int:
         """Fence every owner whose lease ran out and give its claims back. Returns how many claims were moved."""
-        expired, fenced = self._store.run(ops.expired(self._store.keys))
-        rescued = sum(self.salvage(owner) for owner in fenced)
-        for owner in expired:
-            if self._store.run(ops.fence(self._store.keys, owner)):
+        run, keys, lease_ms = self._store.run, self._store.keys, int(self._config.lease * 1000)
+        lapsed = run(rescue.lapsed(keys, lease_ms))
+        moved = sum(self.salvage(owner) for owner in lapsed.fenced)
+        if not lapsed.steady:
+            self._tell_of_the_wait(lapsed)
+            return moved
+        self._told = False
+        for owner in lapsed.expired:
+            if run(rescue.fence(keys, owner, lease_ms)):
                 log.warning("rescuing the jobs of %s: its lease ran out", owner)
-                rescued += self.salvage(owner)
-        return rescued
+                moved += self.salvage(owner)
+        return moved
+
+    def _tell_of_the_wait(self, lapsed: Lapsed) -> None:
+        """Nobody may be fenced yet; whoever waits for a job should know."""
+        if lapsed.expired and not self._told:
+            self._told = True
+            names = ", ".join(lapsed.expired)
+            log.info("if %s should be dead, its jobs come back in about %g s", names, self._config.lease)
 
     def salvage(self, owner: str) -> int:
         """Give back all claims of a fenced owner, newest first, in batches. Returns how many this call moved."""
@@ -103,24 +101,20 @@ class Reaper(Service):
         moved = 0
         for batch in _batches(claims) or [()]:  # an owner without claims is to be forgotten, too
             rescues = self._rescues(owner, batch, blame) if batch else []
-            op = ops.salvage(
+            op = rescue.salvage(
                 keys, owner, rescues, dead_max=config.dead_max_jobs, dead_timeout=config.dead_timeout_in_seconds
             )
             salvaged = self._store.run(op)
             done = set(salvaged)
             moved += len(done)
-            self._tell(owner, [rescue for rescue in rescues if rescue.n in done])
+            self._tell(owner, [each for each in rescues if each.n in done])
         return moved
-
-    def _has_earned_trust(self) -> bool:
-        since = self._healthy_since()
-        return since is not None and self._config.clock.steady() - since >= self._config.lease
 
     def _rescues(self, owner: str, claims: Sequence[tuple[int, str]], blame: Blame) -> list[Rescue]:
         payloads = self._store.run(ops.slots(self._store.keys, owner, [n for n, _ in claims]))
         jobs = [_read(raw) for raw in payloads]
         jids = [job["jid"] if job else "" for job in jobs]
-        counts = self._store.run(ops.rescue_counts(self._store.keys, jids))
+        counts = self._store.run(rescue.rescue_counts(self._store.keys, jids))
         rescues = []
         for (n, queue), raw, job, jid, count in zip(claims, payloads, jobs, jids, counts, strict=True):
             counts_now = bool(jid) and blame.falls_on(n, count)
@@ -144,19 +138,19 @@ class Reaper(Service):
         return Rescue(n, queue, job["jid"], verb="dead", at=now, payload=splice(raw, changes))
 
     def _tell(self, owner: str, rescues: Sequence[Rescue]) -> None:
-        for rescue in rescues:
-            pill = rescue.verb != "return"
+        for each in rescues:
+            pill = each.verb != "return"
             if pill:
-                log.error("job %s killed its process %d times; it will not run again", rescue.jid, PILL_COUNT)
-                self._died(_read(rescue.payload) or {"jid": rescue.jid}, PoisonPill("the process died while it ran"))
+                log.error("job %s killed its process %d times; it will not run again", each.jid, PILL_COUNT)
+                self._died(_read(each.payload) or {"jid": each.jid}, PoisonPill("the process died while it ran"))
             self._events.emit(
                 JobRescued(
-                    jid=rescue.jid or None,
-                    queue=rescue.queue,
+                    jid=each.jid or None,
+                    queue=each.queue,
                     owner=owner,
-                    rescues=PILL_COUNT if pill else int(rescue.counted),
-                    dead=rescue.verb == "dead",
-                    dropped=rescue.verb == "drop",
+                    rescues=PILL_COUNT if pill else int(each.counted),
+                    dead=each.verb == "dead",
+                    dropped=each.verb == "drop",
                 )
             )
 

@@ -107,7 +107,7 @@ class Worker:
                 )
             )
         self.poller = Poller(store, setup, config, self._announcer.report)
-        self.reaper = Reaper(store, config, setup.events, self._healthy_since, self._announcer.died)
+        self.reaper = Reaper(store, config, setup.events, self._announcer.died)
         self._heartbeat = Heartbeat(
             store,
             config,
@@ -299,11 +299,6 @@ class Worker:
     def _settled(self, finished: Any) -> None:
         self._stats.add(finished)
         self._announcer.settled(finished)
-
-    def _healthy_since(self) -> float | None:
-        """Since when no fetcher has had trouble; None while one has."""
-        times = [fetcher.healthy_since for fetcher in self.fetchers]
-        return None if any(time is None for time in times) else max(time for time in times if time is not None)
 
     def _see_fleet(self, processes: int) -> None:
         self.poller.fleet = max(processes, 1)

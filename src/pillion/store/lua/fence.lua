@@ -1,9 +1,11 @@
 #!lua flags=allow-oom
 -- fence: end an owner's rights for good. Its steps answer FENCED from now on, so its claims can be given to others.
--- KEYS  lease, fenced, salvage
--- ARGV  owner, now ms or '', force (1: the caller knows that the owner is dead), seconds to remember it
--- Returns 1 if the owner is fenced now, by us or by someone before, 0 if its lease still stands or it never existed.
+-- KEYS  lease, fenced, salvage, pulse
+-- ARGV  owner, now ms or '', lease ms or '' (the caller knows that the owner is dead), seconds to remember it
+-- Returns 1 if the owner is fenced now, by us or by someone before, 0 if its lease still stands, if it may yet renew
+-- after an outage, or if it never existed.
 -- Cost  O(log owners). Crash after: the owner stands in `salvage`, where every reaper finds it.
+--@ pulse
 local owner = ARGV[1]
 local now = tonumber(ARGV[2])
 if not now then
@@ -12,9 +14,11 @@ if not now then
 end
 local expiry = redis.call('ZSCORE', KEYS[1], owner)
 if not expiry then return redis.call('ZSCORE', KEYS[3], owner) and 1 or 0 end
-if ARGV[3] ~= '1' and tonumber(expiry) > now then return 0 end
+local known_dead = ARGV[3] == ''
+if not known_dead and (tonumber(expiry) > now or not pulse.is_steady(KEYS[4], now, ARGV[3])) then return 0 end
 redis.call('ZADD', KEYS[2], now, owner)
 redis.call('ZADD', KEYS[3], now, owner)
 redis.call('ZREM', KEYS[1], owner)
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[4]) end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[4] * 1000)
 return 1

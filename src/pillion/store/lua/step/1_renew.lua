@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- step: renew the owner's lease, write the outcomes of settled claims, claim new ones. One fetcher, one owner.
--- KEYS  lease, index, paused, suspects; queues; slots of Done claims; (slot, destination) of the other claims;
+-- KEYS  lease, index, paused, suspects, pulse; queues; slots of Done claims; (slot, destination) of the other claims;
 --       slots for new claims; keys of effects
 -- ARGV  owner, generation, lease ms, now ms or '', want, most bytes, first n, #queues, #done, #others, #effects,
 --       dead max, dead timeout s; (name, share) per queue; n per Done claim; (n, verb, score, payload) per other claim;
@@ -10,6 +10,7 @@
 -- Crash before: nothing happened. After, reply lost: a re-sync finds what was claimed, and what was settled is gone.
 -- A script error cannot undo earlier writes, so what other clients may have replaced is only touched through pcall, the
 -- new place is written first, and the index entry goes last.
+--@ pulse
 local owner, generation = ARGV[1], tonumber(ARGV[2])
 local lease, index, suspects = KEYS[1], KEYS[2], KEYS[4]
 if not redis.call('ZSCORE', lease, owner) then return 'FENCED' end
@@ -23,11 +24,12 @@ if not now then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 redis.call('ZADD', lease, 'XX', now + ARGV[3], owner)
+pulse.beat(KEYS[5], now, ARGV[3])
 
 local want, room, first = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local nqueues, ndone, nothers, neffects = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local argument = 13 + 2 * nqueues
-local key = 4 + nqueues
+local key = 5 + nqueues
 local missed, errors, claims = {}, {}, {}
 
 local function failed(reply, subject)

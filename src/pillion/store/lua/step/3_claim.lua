@@ -9,7 +9,7 @@ if want > 0 then
 end
 
 local function take(q, most)
-  local queue, name = KEYS[4 + q], ARGV[12 + 2 * q]
+  local queue, name = KEYS[5 + q], ARGV[12 + 2 * q]
   local length = redis.pcall('LLEN', queue)
   if failed(length, name) then return false end
   local count = math.min(length, most, want)
@@ -39,7 +39,7 @@ for _, q in ipairs(open) do
 end
 -- Nothing is left for us. Reading the queues' existence now makes a tracking connection hear of the next push: our own
 -- LMOVEs above have used up what it was to be told.
-if want > 0 and nqueues > 0 then redis.call('EXISTS', unpack(KEYS, 5, 4 + nqueues)) end
+if want > 0 and nqueues > 0 then redis.call('EXISTS', unpack(KEYS, 6, 5 + nqueues)) end
 local suspected = 0
 if #claims > 0 then suspected = redis.call('ZCARD', suspects) end
 return {missed, errors, suspected, claims}
