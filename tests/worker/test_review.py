@@ -308,3 +308,29 @@ def test_a_suspect_that_takes_long_does_not_hold_the_others_up(server: Server, m
             assert ran.get(timeout=2) == "other"
         finally:
             go.set()
+
+
+def test_handlers_that_cannot_keep_up_do_not_fill_the_memory(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pillion.worker.announcer.MOST_IN_LINE", 5)
+    with harness(server) as bed:
+        go, told = threading.Event(), []
+
+        def slow(error: BaseException, context: object, config: object) -> None:
+            assert go.wait(20)
+            told.append(error)
+
+        bed.setup.error_handlers.append(slow)
+        for _ in range(30):
+            bed.raw("no json")
+        worker = bed.start()
+        bed.settled(30)
+        wait_until(lambda: "5 calls of handlers and subscribers wait" in caplog.text, what="the line to be full")
+        assert worker._announcer.left <= 5
+        go.set()
+        wait_until(lambda: worker._announcer.left == 0, what="the line to be worked off")
+        bed.raw("no json")
+        wait_until(lambda: "calls of handlers and subscribers were left out" in caplog.text, what="the count")
+        wait_until(lambda: worker._announcer.left == 0 and len(told) in (6, 7), what="five or six, and the next one")
+        bed.redis.delete("dead")

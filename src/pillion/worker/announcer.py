@@ -1,7 +1,8 @@
 """Tells handlers and subscribers what was settled, after the store agreed, in a thread of its own.
 
-A slow or raising handler holds up other announcements, never a lease or a job. What stands in line when the process
-dies is not announced; the outcome itself is in Redis."""
+A slow or raising handler holds up other announcements, never a lease or a job. The line is bounded: handlers that
+cannot keep up must not fill the memory. What finds it full, or stands in it when the process dies, is not announced;
+the outcome itself is in Redis."""
 
 from __future__ import annotations
 
@@ -20,6 +21,8 @@ from pillion.worker.service import Service
 
 log = logging.getLogger("pillion")
 
+MOST_IN_LINE = 50_000
+
 
 class Announcer(Service):
     """Runs error handlers, death handlers and event subscribers, in the order of settling."""
@@ -32,6 +35,7 @@ class Announcer(Service):
         self._config = config
         self._hooks = hooks
         self._line: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._left_out = 0
 
     def settled(self, finished: Sequence[Finished]) -> None:
         """Announce these where somebody listens."""
@@ -39,15 +43,15 @@ class Announcer(Service):
         everything = wanted(JobSettled)
         for item in finished:
             if item.failure is not None or item.rejected is not None or (everything and item.elapsed >= 0):
-                self._line.put(lambda item=item: self._tell(item))  # type: ignore[misc]
+                self._line_up(lambda item=item: self._tell(item))  # type: ignore[misc]
 
     def report(self, error: BaseException, context: Mapping[str, Any]) -> None:
         """Hand an error that is not a job's failure to the error handlers."""
-        self._line.put(lambda: self._errors(error, context))
+        self._line_up(lambda: self._errors(error, context))
 
     def died(self, job: Payload, error: BaseException) -> None:
         """Hand a job that will not run again to the death handlers."""
-        self._line.put(lambda: self._deaths(job, error))
+        self._line_up(lambda: self._deaths(job, error))
 
     @property
     def left(self) -> int:
@@ -69,6 +73,17 @@ class Announcer(Service):
                 self._line.get_nowait()()
         except Empty:
             return
+
+    def _line_up(self, announcement: Callable[[], None]) -> None:
+        if self._line.qsize() >= MOST_IN_LINE:
+            if not self._left_out:
+                log.error("%d calls of handlers and subscribers wait, and more are left out", MOST_IN_LINE)
+            self._left_out += 1
+            return
+        if self._left_out:
+            count, self._left_out = self._left_out, 0
+            log.error("%d calls of handlers and subscribers were left out", count)
+        self._line.put(announcement)
 
     def _tell(self, item: Finished) -> None:
         if item.rejected is not None:
