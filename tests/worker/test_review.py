@@ -214,7 +214,7 @@ def test_sync_jobs_are_not_hoarded_beyond_the_threads(server: Server) -> None:
         try:
             assert [ran.get(timeout=5) for _ in range(2)] == ["holds", "holds"]
             seen = [bed.redis.llen("queue:default") for _ in range(10) if not threading.Event().wait(0.1)]
-            assert (seen, executor._inbox.qsize()) == ([6] * 10, 0)
+            assert (seen, executor.hands._inbox.qsize()) == ([6] * 10, 0)
         finally:
             go.set()
 

@@ -145,11 +145,13 @@ class Fetcher(Service):
         """Converse once and sleep until there is a reason to do it again."""
         self._collect()
         held_back = self._held_back()
-        want = min(self._want(), MAX_BATCH)
+        hands, executor = self.executor.hands, self.executor
+        want = min(self._want(hands.ask), MAX_BATCH)
         wake = self._came_short
         try:
             turned = self.tenure.step(want, self._sound_queues, wake=wake)
             self._hand_out(turned)
+            hands.answered(executor, well=True)
             self._start_suspect()
             self._audit_now_and_then()
             self._recovered()
@@ -158,13 +160,14 @@ class Fetcher(Service):
             if self._may_rest(turned, wake, held_back):
                 self._rest(short=self._came_short)
         except StoreError as error:
+            hands.answered(executor, well=False)
             self._trouble(error)
         return 0.0
 
     def _may_rest(self, turned: Turned, wake: bool, was_held_back: bool) -> bool:
         """Not while there is something to write or claim, nor before a step that came back short asked to be woken."""
         asked_in_vain = self._came_short and not wake
-        full = _is_full(turned.claims) and self._want() > 0
+        full = _is_full(turned.claims) and self._want(self.executor.hands.room) > 0
         set_free = was_held_back and not self._held_back()
         return not (asked_in_vain or full or set_free or turned.lost or self.tenure.has_outcomes)
 
@@ -208,12 +211,12 @@ class Fetcher(Service):
         """Whether nothing may be claimed, whatever is free."""
         return self._quiet or self._suspects.must_wait
 
-    def _want(self) -> int:
+    def _want(self, room: Callable[[Executor, int], int]) -> int:
+        """How many jobs to claim, given what says how many there is room for."""
         if self._held_back():
             return 0
         stuck = max(len(self.tenure.refused) - MOST_REFUSED, 0)  # else they would pile up without end
-        ahead = 0 if stuck else self._pace.prefetch()
-        return max(self.executor.slots + ahead - stuck - self.executor.held, 0)
+        return room(self.executor, -stuck if stuck else self._pace.prefetch())
 
     def _sound_queues(self, want: int) -> tuple[tuple[str, int], ...]:
         """The queues of a step, but for a while without those that the server refused to read."""

@@ -69,7 +69,7 @@ class Suspects:
         if not self:
             self._gate.free(self)
             return None
-        if self._alone is not None or self._executor.held >= self._executor.slots:
+        if self._alone is not None or self._executor.held >= self._executor.hands.slots:
             return None
         if not self._gate.take(self, now) or not self._gate.clear(now, len(self._started)):
             return None

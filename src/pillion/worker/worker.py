@@ -2,7 +2,7 @@
 
     Worker
     ├── Fetcher per capsule (Tenure -> Session)   claims and settles
-    │     └── Executor (threads, LoopThread)      runs
+    │     └── Executor (Hands, LoopThread)        runs
     ├── Poller       moves what is due            ├── Heartbeat   is seen, hears signals, flushes Stats
     ├── Reaper       rescues the dead's jobs      ├── Announcer   handlers and subscribers
     └── Watchdog     notices what is stuck        └── Systemd, Title   tell the machine around it
@@ -33,6 +33,7 @@ from pillion.setup import default as default_setup
 from pillion.worker.announcer import Announcer
 from pillion.worker.executor import Executor
 from pillion.worker.fetcher import Fetcher
+from pillion.worker.hands import Hands
 from pillion.worker.heartbeat import Heartbeat
 from pillion.worker.hooks import Hooks
 from pillion.worker.identity import identity
@@ -92,7 +93,7 @@ class Worker:
         self.fetchers: list[Fetcher] = []
         for capsule in config.capsules:
             runner = runner_for(setup, config, self.signals, capsule.name)
-            executor = Executor(capsule, runner, setup.registry, self._loop, config.clock)
+            executor = Executor(Hands(capsule, setup.registry, self._loop), runner, config.clock)
             self.fetchers.append(
                 Fetcher(
                     store,
