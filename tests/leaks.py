@@ -20,7 +20,7 @@ CAPPED = {"lease", "fenced", "suspects"}
 """Sorted sets that stay: their entries are trimmed instead."""
 
 OURS = re.compile(rb"^(?P<prefix>.*?)pillion:(?P<family>[^:]+)(?::(?P<rest>.*))?$", re.DOTALL)
-SLOT = re.compile(rb"^(?P<owner>.*):(?P<n>\d+)$", re.DOTALL)
+TRAY = re.compile(rb"^(?P<owner>.*):(?P<n>\d+)$", re.DOTALL)
 
 
 def check(server: Server) -> None:
@@ -59,13 +59,13 @@ def fault_of(client: redis.Redis, key: bytes, ours: re.Match[bytes]) -> str | No
 
 
 def fault_of_claims(client: redis.Redis, key: bytes, prefix: bytes, rest: bytes, lives: int) -> str | None:
-    """A slot belongs to an entry of its owner's index; an index to an owner with a lease, or to be salvaged."""
+    """A tray belongs to an entry of its owner's index; an index to an owner with a lease, or to be salvaged."""
     if lives != -1:
         return "holds work, and must not expire"
-    slot = SLOT.match(rest) if client.type(key) == b"list" else None
-    if slot is not None:
-        index = prefix + b"pillion:inf:" + slot["owner"]
-        return None if client.hexists(index, slot["n"].decode()) else "slot without an entry in its owner's index"
+    tray = TRAY.match(rest) if client.type(key) == b"list" else None
+    if tray is not None:
+        index = prefix + b"pillion:inf:" + tray["owner"]
+        return None if client.hexists(index, tray["n"].decode()) else "tray without an entry in its owner's index"
     if client.zscore(prefix + b"pillion:lease", rest) is not None:
         return None
     fenced = client.zscore(prefix + b"pillion:fenced", rest) is not None

@@ -20,11 +20,11 @@ Payload: TypeAlias = dict[str, Any]
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
-    """A job this process holds: one entry of its owner's index, and one slot list with the payload.
+    """A job this process holds: its state in its owner's index, and its payload in a tray.
 
     Attributes:
         owner: the lease under which it was claimed; an outcome counts only while that owner still holds it.
-        n: the slot's number, rising within an owner in the order of claiming.
+        n: its number, rising within an owner in the order of claiming; it tells the tray and the place in it.
         queue: the queue it came from, which wins over the payload's own `queue`.
         raw: the payload's exact bytes.
     """

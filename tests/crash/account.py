@@ -1,6 +1,6 @@
 """The account of a chaos run: what was accepted, what ran, what is missing, and how long each rescue took.
 
-Recovery. A kill strands the jobs in the victim's slots. Each is *recovered* by its next start, or by the next kill that
+Recovery. A kill strands the jobs in the victim's trays. Each is *recovered* by its next start, or by the next kill that
 strands it again, whose clock runs from there. Two figures are drawn from that:
 
 - *raw*: from the kill to the last recovery;

@@ -160,10 +160,10 @@ class Bed:
         return [name for name in sorted(names) if pid is None or name.split(":")[1] == str(pid)]
 
     def held(self, owner: str) -> dict[int, str]:
-        """What an owner's index lists, by slot: the job's jid."""
+        """What an owner's index lists, by the claim's number: the job's jid."""
         fields = self.store.run(ops.index(self.store.keys, owner))
         numbers = sorted(ops.index_claims(fields))
-        payloads = self.store.run(ops.slots(self.store.keys, owner, numbers)) if numbers else []
+        payloads = self.store.run(ops.held_payloads(self.store.keys, owner, numbers)) if numbers else []
         return {n: decode(raw)["jid"] for n, raw in zip(numbers, payloads, strict=True) if raw is not None}
 
     def held_by(self, pid: int) -> set[str]:
@@ -182,7 +182,7 @@ class Bed:
         return found
 
     def standing(self) -> dict[str, list[str]]:
-        """The jids in each place a job can stand, but in slots: queues by their name, `retry`, `schedule`, `dead`."""
+        """The jids in each place a job can stand, but in trays: queues by their name, `retry`, `schedule`, `dead`."""
         with self.server.client() as client:
             places = {key.decode(): client.lrange(key, 0, -1) for key in client.scan_iter(match="queue:*")}
             places |= {name: client.zrange(name, 0, -1) for name in ("retry", "schedule", "dead")}

@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {"concurrency": 4, "queues": list(QUEUES)}
 
 @dataclass(frozen=True)
 class Kill:
-    """A worker's end: its process, when, the jobs in its slots, and which of them were marked as suspects that run."""
+    """A worker's end: its process, when, the jobs in its trays, and which of them were marked as suspects that run."""
 
     pid: int
     at: float

@@ -233,14 +233,14 @@ def test_a_step_of_an_older_generation_settles_and_claims_nothing(bed: Bed) -> N
     want = Want(1, 1, (("default", 1),))
     first = run(ops.step(keys, old, 60_000, [], want, dead_max=10, dead_timeout=10.0))
     assert isinstance(first, Stepped)
-    [(queue, raw)] = first.claims
+    [(n, queue, raw)] = first.claims
     held = run(ops.resync(keys, old.name, 60_000))
     assert not isinstance(held, str)
     before = (bed.held(old.name), bed.standing())
-    done = Settlement(Claim(old.name, 1, queue, raw), Done())
+    done = Settlement(Claim(old.name, n, queue, raw), Done())
     late = ops.step(keys, old, 60_000, [done], Want(1, 2, want.queues), dead_max=10, dead_timeout=10.0)
     assert run(late) == STALE
-    assert (bed.held(old.name), bed.standing()) == before == ({1: jids[0]}, {"queue:default": [jids[1]]})
+    assert (bed.held(old.name), bed.standing()) == before == ({n: jids[0]}, {"queue:default": [jids[1]]})
     new = Owner(old.name, held.generation)
     again = ops.step(keys, new, 60_000, [done], Want(0, 2, ()), dead_max=10, dead_timeout=10.0)
     assert isinstance(run(again), Stepped)

@@ -91,9 +91,9 @@ def test_what_a_reaper_left_half_done_another_one_finishes(bed: Bed, salvaged: i
     name, run, keys = "dead:1:x/default.1", bed.store.run, bed.store.keys
     jids = dead_owner(bed, name, CLAIMS)
     assert run(rescue.fence(keys, name, None))
-    newest = range(CLAIMS, CLAIMS - salvaged, -1)
+    newest = list(bed.held(name).items())[::-1][:salvaged]
     for first in range(0, salvaged, 200):
-        batch = [Rescue(n, "default", jids[n - 1]) for n in newest[first : first + 200]]
+        batch = [Rescue(n, "default", jid) for n, jid in newest[first : first + 200]]
         assert len(run(rescue.salvage(keys, name, batch, **RULES))) == len(batch)
     assert reaper(bed).reap() == CLAIMS - salvaged
     assert bed.standing() == {"queue:default": jids[::-1]}
@@ -105,7 +105,7 @@ def test_an_owner_that_renews_between_the_look_and_the_fence_stays(bed: Bed) -> 
     jids = dead_owner(bed, name, 3)
     assert run(rescue.lapsed(keys, 60_000, now=time.time() + 120)).expired == [name]
     assert not run(rescue.fence(keys, name, 60_000))
-    done = [Settlement(Claim(name, 1, "default", b""), Done())]
+    done = [Settlement(Claim(name, min(bed.held(name)), "default", b""), Done())]
     assert isinstance(run(ops.step(keys, Owner(name), 60_000, done, Want(0, 4, ()), **RULES)), Stepped)
     assert list(bed.held(name).values()) == jids[1:]
 

@@ -263,7 +263,7 @@ def test_claims_of_a_dead_owner_are_counted(server: Server) -> None:
     store = Store(settings.redis)
     fill(server, a=2)
     assert store.run(ops.join(KEYS, "dead:1:x/default.1", 1, 5, now=1.0))
-    want = ops.Want(count=2, first=1, queues=(("a", 2),))
+    want = ops.Want(count=2, tray=1, queues=(("a", 2),))
     owner = ops.Owner("dead:1:x/default.1")
     store.run(ops.step(KEYS, owner, 1, (), want, dead_max=10, dead_timeout=60, now=1.0))
     store.close()

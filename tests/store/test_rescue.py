@@ -10,7 +10,7 @@ from pillion.store import ops, rescue
 from pillion.store.ops import FENCED
 from pillion.store.rescue import Lapsed, Rescue
 from tests.servers import Server
-from tests.store.test_step import LEASE_MS, NAME, NOW, Bench
+from tests.store.test_step import LEASE_MS, N1, N2, N3, NAME, NOW, Bench
 
 LEASE = LEASE_MS / 1000
 LATER = NOW + LEASE + 1
@@ -62,7 +62,7 @@ def test_a_fenced_owner_is_told_so_and_found_again_until_it_is_salvaged(bench: B
     assert fence(bench)  # a second reaper may go on
     assert bench.store.run(bench.op(want=1)) == FENCED
     assert lapsed(bench) == Lapsed([], [NAME], True)
-    salvage(bench, Rescue(1, "q", "j1"))
+    salvage(bench, Rescue(N1, "q", "j1"))
     assert lapsed(bench) == Lapsed([], [], True)
 
 
@@ -74,7 +74,7 @@ def test_salvaged_claims_are_next_in_their_old_order_and_nothing_is_left(bench: 
     bench.claim("a", "b", "c")
     bench.push("q", "z")
     fence(bench)
-    assert salvage(bench, *(Rescue(n, "q", f"j{n}") for n in (1, 2, 3))) == [3, 2, 1]
+    assert salvage(bench, *(Rescue(n, "q", f"j{n}") for n in (N1, N2, N3))) == [N3, N2, N1]
     assert bench.redis.lrange("queue:q", 0, -1) == [b"z", b"c", b"b", b"a"]
     assert bench.redis.keys(f"{bench.keys.index(NAME)}*") == []
     assert not bench.redis.exists(bench.keys.salvage)
@@ -83,8 +83,8 @@ def test_salvaged_claims_are_next_in_their_old_order_and_nothing_is_left(bench: 
 def test_two_reapers_move_a_claim_once(bench: Bench) -> None:
     bench.claim("a")
     fence(bench)
-    assert salvage(bench, Rescue(1, "q", "j1", counted=True)) == [1]
-    assert salvage(bench, Rescue(1, "q", "j1", counted=True)) == []
+    assert salvage(bench, Rescue(N1, "q", "j1", counted=True)) == [N1]
+    assert salvage(bench, Rescue(N1, "q", "j1", counted=True)) == []
     assert bench.redis.lrange("queue:q", 0, -1) == [b"a"]
     assert bench.redis.get(bench.keys.rescued("j1")) == b"1"
 
@@ -92,19 +92,19 @@ def test_two_reapers_move_a_claim_once(bench: Bench) -> None:
 def test_a_crash_between_two_batches_leaves_the_rest_to_be_found(bench: Bench) -> None:
     bench.claim("a", "b")
     fence(bench)
-    salvage(bench, Rescue(2, "q", "j2"))
+    salvage(bench, Rescue(N2, "q", "j2"))
     assert lapsed(bench) == Lapsed([], [NAME], True)
-    salvage(bench, Rescue(1, "q", "j1"))
+    salvage(bench, Rescue(N1, "q", "j1"))
     assert bench.redis.lrange("queue:q", 0, -1) == [b"b", b"a"]
 
 
 def test_a_counted_jid_becomes_a_suspect_with_an_end(bench: Bench) -> None:
     bench.claim("a")
     fence(bench)
-    salvage(bench, Rescue(1, "q", "j1", counted=True))
+    salvage(bench, Rescue(N1, "q", "j1", counted=True))
     assert bench.store.run(ops.suspicion(bench.keys, ["j1", "j2"])) == [True, False]
     assert 0 < bench.redis.ttl(bench.keys.rescued("j1")) <= 72 * 3600
-    bench.store.run(ops.absolve(bench.keys, bench.owner, 1, "j1"))
+    bench.store.run(ops.absolve(bench.keys, bench.owner, N1, "j1"))
     assert bench.store.run(ops.suspicion(bench.keys, ["j1"])) == [False]
     assert bench.store.run(rescue.rescue_counts(bench.keys, ["j1"])) == [0]
 
@@ -112,27 +112,27 @@ def test_a_counted_jid_becomes_a_suspect_with_an_end(bench: Bench) -> None:
 def test_a_pill_is_buried_and_a_dropped_one_is_gone(bench: Bench) -> None:
     bench.claim("a", "b")
     fence(bench)
-    salvage(bench, Rescue(1, "q", "j1", verb="dead", at=LATER, payload=b"pill"), Rescue(2, "q", "j2", verb="drop"))
+    salvage(bench, Rescue(N1, "q", "j1", verb="dead", at=LATER, payload=b"pill"), Rescue(N2, "q", "j2", verb="drop"))
     assert bench.redis.zrange("dead", 0, -1) == [b"pill"]
     assert not bench.redis.exists("queue:q")
     assert bench.redis.keys(f"{bench.keys.index(NAME)}*") == []
 
 
-def test_a_slot_with_two_payloads_gives_both_back(bench: Bench) -> None:
+def test_a_claim_without_a_payload_is_cleared_away(bench: Bench) -> None:
     bench.claim("a")
-    bench.redis.lpush(bench.keys.slot(NAME, 1), "stray")
+    bench.redis.delete(bench.keys.tray(NAME, 1))
     fence(bench)
-    salvage(bench, Rescue(1, "q", "j1"))
-    assert sorted(bench.redis.lrange("queue:q", 0, -1)) == [b"a", b"stray"]
+    assert salvage(bench, Rescue(N1, "q", "")) == [N1]
+    assert bench.redis.keys(f"{bench.keys.index(NAME)}*") == []
 
 
 def test_a_queue_of_the_wrong_type_keeps_the_claim_for_later(bench: Bench) -> None:
     bench.claim("a")
     fence(bench)
     bench.redis.set("queue:q", "surprise")
-    assert salvage(bench, Rescue(1, "q", "j1")) == []
+    assert salvage(bench, Rescue(N1, "q", "j1")) == []
     bench.redis.delete("queue:q")
-    assert salvage(bench, Rescue(1, "q", "j1")) == [1]
+    assert salvage(bench, Rescue(N1, "q", "j1")) == [N1]
     assert bench.redis.lrange("queue:q", 0, -1) == [b"a"]
 
 

@@ -97,7 +97,7 @@ def test_closing_leaves_neither_process_nor_folder(kind: Kind) -> None:
 def test_leaked_keys_are_named(server: Server) -> None:
     client = server.client()
     client.zadd("pillion:lease", {"here": 1})
-    client.hset("pillion:inf:here", "1", "default")
+    client.hset("pillion:inf:here", "1", "1 default")
     client.rpush("pillion:inf:here:1", "{}")
     client.set("pillion:once:abc", "1", ex=600)
     client.set("outside", "is none of our business")

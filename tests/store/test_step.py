@@ -18,6 +18,8 @@ from tests.servers import Server
 LEASE_MS = 60_000
 NAME = "host:1:abc/default.1"
 NOW = 1_800_000_000.0
+N1, N2, N3 = (ops.claim_number(1, position) for position in range(3))
+"""The claims of the first step."""
 
 
 class Bench:
@@ -28,7 +30,7 @@ class Bench:
         self.keys = self.store.keys
         self.redis: redis.Redis = server.client()
         self.owner = Owner(NAME)
-        self.next = 1
+        self.tray = 1
 
     def join(self, name: str = NAME, concurrency: int = 10, now: float = NOW) -> bool:
         return self.store.run(ops.join(self.keys, name, LEASE_MS, concurrency, now))
@@ -54,7 +56,7 @@ class Bench:
             owner or self.owner,
             LEASE_MS,
             settled,
-            Want(want, self.next, shares if want else ()),
+            Want(want, self.tray, shares if want else ()),
             dead_max=100,
             dead_timeout=1_000.0,
             now=NOW,
@@ -68,14 +70,12 @@ class Bench:
     ) -> Stepped:
         reply = self.store.run(self.op(want, queues, settled))
         assert isinstance(reply, Stepped), reply
-        self.next += len(reply.claims)
+        self.tray += len(queues) if want else 0
         return reply
 
     def claim(self, *payloads: str, queue: str = "q") -> list[Claim]:
         self.push(queue, *payloads)
-        first = self.next
-        claims = self.step(len(payloads), [queue]).claims
-        return [Claim(NAME, first + i, queue, raw) for i, (_, raw) in enumerate(claims)]
+        return [Claim(NAME, *claim) for claim in self.step(len(payloads), [queue]).claims]
 
     def settle(self, claim: Claim, outcome: Outcome, *effects: Effect) -> Stepped:
         return self.step(settled=[Settlement(claim, outcome, effects)])
@@ -129,13 +129,13 @@ def test_an_owner_name_is_taken_once_and_never_again_after_fencing(bench: Bench)
 
 @pytest.mark.rule("keys.queue")
 @pytest.mark.rule("move.fetch", instead=True)
-def test_claims_leave_the_queue_oldest_first_into_slots_of_their_own(bench: Bench) -> None:
+def test_claims_leave_the_queue_oldest_first_into_a_tray(bench: Bench) -> None:
     bench.join(concurrency=7)
     bench.push("q", "a", "b", "c")
-    assert bench.step(want=2).claims == [("q", b"a"), ("q", b"b")]
+    assert bench.step(want=2).claims == [(N1, "q", b"a"), (N2, "q", b"b")]
     assert bench.redis.lrange("queue:q", 0, -1) == [b"c"]
-    assert bench.index() == {b"g": b"1", b"c": b"7", b"1": b"q", b"2": b"q"}
-    assert bench.redis.lrange(bench.keys.slot(NAME, 2), 0, -1) == [b"b"]
+    assert bench.index() == {b"g": b"1", b"c": b"7", b"1": b"11 q"}
+    assert bench.redis.lrange(bench.keys.tray(NAME, 1), 0, -1) == [b"a", b"b"]
 
 
 def test_a_step_renews_the_lease_by_the_servers_clock(bench: Bench) -> None:
@@ -162,7 +162,7 @@ def test_an_outcome_stands_in_its_place_and_the_claim_is_gone(
     bench.settle(claim, outcome)
     assert bench.redis.zrange(key, 0, -1, withscores=True) == [(member, score)]
     assert set(bench.index()) == {b"g", b"c"}
-    assert not bench.redis.exists(bench.keys.slot(NAME, 1))
+    assert not bench.redis.exists(bench.keys.tray(NAME, 1))
 
 
 @pytest.mark.rule("run.ack")
@@ -181,7 +181,7 @@ def test_requeued_claims_are_the_next_to_run_in_their_old_order(bench: Bench) ->
     claims = bench.claim("a", "b", "c")
     bench.push("q", "z")
     bench.step(settled=[Settlement(claim, Requeue()) for claim in claims])
-    assert bench.step(want=9).claims == [("q", b"a"), ("q", b"b"), ("q", b"c"), ("q", b"z")]
+    assert [raw for _, _, raw in bench.step(want=9).claims] == [b"a", b"b", b"c", b"z"]
 
 
 def test_a_claim_that_is_not_held_any_more_settles_nothing(bench: Bench) -> None:
@@ -189,16 +189,16 @@ def test_a_claim_that_is_not_held_any_more_settles_nothing(bench: Bench) -> None
     (claim,) = bench.claim("a")
     bench.settle(claim, Done())
     for outcome in (Done(), Retry(NOW, b"zombie"), Dead(NOW, b"zombie"), Requeue(), Snooze(NOW, b"zombie")):
-        assert bench.settle(claim, outcome).missed == (1,)
+        assert bench.settle(claim, outcome).missed == (N1,)
     assert not bench.redis.exists("retry", "dead", "schedule", "queue:q")
 
 
 def test_done_claims_and_a_missed_one_in_one_step(bench: Bench) -> None:
     bench.join()
     claims = bench.claim("a", "b")
-    gone = Claim(NAME, 99, "q", b"x")
+    gone = Claim(NAME, 9_999, "q", b"x")
     stepped = bench.step(settled=[Settlement(claim, Done()) for claim in (claims[0], gone, claims[1])])
-    assert stepped.missed == (99,)
+    assert stepped.missed == (9_999,)
     assert set(bench.index()) == {b"g", b"c"}
 
 
@@ -220,9 +220,9 @@ def test_a_paused_queue_is_skipped_from_the_next_step_on(bench: Bench) -> None:
     bench.push("q", "a")
     bench.push("r", "b")
     bench.redis.sadd("paused", "q")
-    assert bench.step(want=5, queues=["q", "r"]).claims == [("r", b"b")]
+    assert bench.step(want=5, queues=["q", "r"]).claims == [(ops.claim_number(2, 0), "r", b"b")]
     bench.redis.srem("paused", "q")
-    assert bench.step(want=5, queues=["q", "r"]).claims == [("q", b"a")]
+    assert bench.step(want=5, queues=["q", "r"]).claims == [(ops.claim_number(3, 0), "q", b"a")]
 
 
 def test_a_queue_of_the_wrong_type_is_reported_and_holds_nothing_up(bench: Bench) -> None:
@@ -230,7 +230,7 @@ def test_a_queue_of_the_wrong_type_is_reported_and_holds_nothing_up(bench: Bench
     bench.redis.set("queue:bad", "surprise")
     bench.push("q", "a")
     stepped = bench.step(want=5, queues=["bad", "q"])
-    assert stepped.claims == [("q", b"a")]
+    assert stepped.claims == [(ops.claim_number(2, 0), "q", b"a")]
     assert [subject for subject, _ in stepped.errors] == ["bad"]
     assert "WRONGTYPE" in stepped.errors[0][1]
 
@@ -241,9 +241,9 @@ def test_a_destination_of_the_wrong_type_keeps_the_claim(bench: Bench) -> None:
     first, second = bench.claim("a", "b")
     bench.redis.set("retry", "surprise")
     stepped = bench.step(settled=[Settlement(first, Retry(NOW, b"r")), Settlement(second, Done())])
-    assert [subject for subject, _ in stepped.errors] == ["1"]
-    assert set(bench.index()) == {b"g", b"c", b"1"}
-    assert bench.redis.lrange(bench.keys.slot(NAME, 1), 0, -1) == [b"a"]
+    assert [subject for subject, _ in stepped.errors] == [str(N1)]
+    assert bench.index() == {b"g": b"1", b"c": b"10", b"1": b"10 q"}
+    assert bench.redis.lrange(bench.keys.tray(NAME, 1), 0, -1) == [b"a", b"b"]
 
 
 @pytest.mark.parametrize("key", ["pillion:lease", f"pillion:inf:{NAME}"])
@@ -260,8 +260,8 @@ def test_our_own_key_of_the_wrong_type_is_loud_and_pops_nothing(bench: Bench, ke
 def test_what_is_claimed_at_once_is_bounded_in_bytes(bench: Bench) -> None:
     bench.join()
     bench.push("q", *(f"{i}" * 400_000 for i in range(5)))
-    assert [raw[:1] for _, raw in bench.step(want=5).claims] == [b"0", b"1", b"2"]
-    assert sorted(field for field in bench.index() if field.isdigit()) == [b"1", b"2", b"3"]
+    assert [raw[:1] for _, _, raw in bench.step(want=5).claims] == [b"0", b"1", b"2"]
+    assert bench.index()[b"1"] == b"111 q"
     assert bench.redis.llen("queue:q") == 2
 
 
@@ -270,7 +270,11 @@ def test_a_share_is_kept_while_others_have_jobs_and_leftovers_are_taken(bench: B
     bench.push("q", *"abcdefgh")
     bench.push("r", "x", "y")
     shares = [("q", 3), ("r", 3)]
-    assert [queue for queue, _ in bench.step(want=6, queues=shares).claims] == ["q", "q", "q", "r", "r", "q"]
+    claims = bench.step(want=6, queues=shares).claims
+    assert [queue for _, queue, _ in claims] == ["q", "q", "q", "r", "r", "q"]
+    assert [raw for _, _, raw in claims] == [b"a", b"b", b"c", b"x", b"y", b"d"]
+    assert [n for n, _, _ in claims] == [N1, N2, N3, ops.claim_number(2, 0), ops.claim_number(2, 1), N3 + 1]
+    assert bench.store.run(ops.held_payloads(bench.keys, NAME, [N3 + 1])) == [b"d"]
 
 
 def test_an_effect_runs_only_while_the_claim_is_held(bench: Bench) -> None:
@@ -295,7 +299,7 @@ def test_an_effect_that_fails_is_reported_and_the_settlement_stands(bench: Bench
     bench.redis.lpush("tally", "not a number")
     stepped = bench.settle(claim, Done(), Effect("tally", ("tally",), (5,)))
     ((subject, words),) = stepped.errors
-    assert subject == "effect tally of 1"
+    assert subject == f"effect tally of {N1}"
     assert "WRONGTYPE" in words
     assert set(bench.index()) == {b"g", b"c"}
 
@@ -308,8 +312,8 @@ def test_an_effect_waits_until_its_outcome_can_be_written(bench: Bench) -> None:
     bench.push("q", "b")
     settled = [Settlement(claim, Retry(NOW, b"r"), (Effect("tally", ("tally",), (5,)),))]
     stepped = bench.step(want=1, settled=settled)
-    assert [subject for subject, _ in stepped.errors] == ["1"]
-    assert stepped.claims == [("q", b"b")]
+    assert [subject for subject, _ in stepped.errors] == [str(N1)]
+    assert stepped.claims == [(ops.claim_number(2, 0), "q", b"b")]
     assert bench.redis.get("tally") is None
     bench.redis.delete("retry")
     bench.step(settled=settled)
@@ -324,8 +328,7 @@ def test_a_step_works_although_the_servers_memory_is_full(server: Server, bench:
         bench.redis.config_set("maxmemory", "1mb")
         with pytest.raises(redis.exceptions.OutOfMemoryError):
             bench.redis.set("x", 1)
-        first = bench.step(want=1).claims[0]
-        claim = Claim(NAME, 1, "q", first[1])
+        claim = Claim(NAME, *bench.step(want=1).claims[0])
         bench.settle(claim, Retry(NOW, b"r"))
         assert bench.redis.zrange("retry", 0, -1) == [b"r"]
     finally:
@@ -336,8 +339,8 @@ def test_a_resync_tells_what_is_held_and_shuts_out_the_past(bench: Bench) -> Non
     bench.join()
     bench.claim("a", "b")
     held = bench.store.run(ops.resync(bench.keys, NAME, LEASE_MS, NOW))
-    assert held == Held(2, {1: "q", 2: "q"})
-    assert bench.store.run(ops.slots(bench.keys, NAME, [1, 2, 3])) == [b"a", b"b", None]
+    assert held == Held(2, {N1: "q", N2: "q"})
+    assert bench.store.run(ops.held_payloads(bench.keys, NAME, [N1, N2, N3])) == [b"a", b"b", None]
 
 
 def test_leaving_needs_empty_hands(bench: Bench) -> None:
@@ -381,3 +384,51 @@ def test_an_idle_session_hears_a_push_and_an_unpause_but_not_its_own_lease(bench
         assert key in heard
         bench.redis.delete("queue:r")
     session.close()
+
+
+# -- trays ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_tray_stays_until_all_of_it_is_settled(bench: Bench) -> None:
+    bench.join()
+    claims = bench.claim(*"abcdefgh")
+    bench.step(settled=[Settlement(claim, Done()) for claim in (claims[0], claims[5])])
+    assert bench.index()[b"1"] == b"01111011 q"
+    assert bench.redis.llen(bench.keys.tray(NAME, 1)) == 8
+    assert bench.store.run(ops.index(bench.keys, NAME)).keys() == {b"g", b"c", b"1"}
+    assert list(ops.index_claims(bench.index())) == [claim.n for claim in claims if claim not in (claims[0], claims[5])]
+    bench.step(settled=[Settlement(claim, Done()) for claim in claims])
+    assert set(bench.index()) == {b"g", b"c"}
+    assert not bench.redis.exists(bench.keys.tray(NAME, 1))
+
+
+def test_what_is_gone_from_a_tray_does_not_fill_the_memory_while_a_long_job_keeps_it(bench: Bench) -> None:
+    bench.join()
+    claims = bench.claim(*(f"{i}" * 1000 for i in range(9)), "last")
+    bench.step(settled=[Settlement(claim, Done()) for claim in claims[:5]])
+    bench.step(settled=[Settlement(claim, Done()) for claim in claims[5:9]])
+    assert bench.redis.lrange(bench.keys.tray(NAME, 1), 0, -1) == [b""] * 9 + [b"last"]
+    assert bench.index()[b"1"] == b"---------1 q"
+    assert ops.index_claims(bench.index()) == {claims[9].n: "q"}
+    bench.settle(claims[9], Requeue())
+    assert bench.redis.lrange("queue:q", 0, -1) == [b"last"]
+    assert not bench.redis.exists(bench.keys.tray(NAME, 1))
+
+
+def test_a_queue_name_may_hold_anything_that_a_name_may(bench: Bench) -> None:
+    bench.join()
+    queue = "a b 11 ünï"
+    (claim,) = bench.claim("a", queue=queue)
+    assert ops.index_claims(bench.index()) == {claim.n: queue}
+    bench.push(queue, "b")
+    assert bench.settle(claim, Requeue()).missed == ()
+    assert bench.redis.lrange(f"queue:{queue}", 0, -1) == [b"b", b"a"]
+
+
+def test_the_largest_batch_fits_a_tray(bench: Bench) -> None:
+    bench.join()
+    claims = bench.claim(*(str(n) for n in range(ops.MAX_BATCH)))
+    assert len(claims) == ops.MAX_BATCH <= ops.TRAY
+    stepped = bench.step(settled=[Settlement(claim, Done()) for claim in reversed(claims)])
+    assert stepped.missed == ()
+    assert set(bench.index()) == {b"g", b"c"}

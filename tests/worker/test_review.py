@@ -121,7 +121,7 @@ def claim_all(bed: Harness, owner: str, count: int, mark: int | None = None) -> 
     assert isinstance(reply, ops.Stepped)
     assert len(reply.claims) == count
     if mark is not None:
-        assert run(ops.mark(keys, ops.Owner(owner), mark))
+        assert run(ops.mark(keys, ops.Owner(owner), ops.claim_number(1, mark)))
     assert run(rescue.fence(keys, owner, None))
 
 
@@ -142,7 +142,7 @@ def test_a_suspect_that_was_started_every_time_is_convicted(server: Server) -> N
     with harness(server) as bed:
         bed.client.push({"class": "passes_by", "args": [1], "jid": "guilty"})
         reaper = pillion.Worker(bed.setup, embedded=True).reaper
-        for epoch, mark in enumerate((None, 1, 1)):
+        for epoch, mark in enumerate((None, 0, 0)):
             claim_all(bed, f"dead:1:x/default.{epoch}", 1, mark)
             assert reaper.reap() == 1
         assert [job["jid"] for job in bed.members("dead")] == ["guilty"]
@@ -184,8 +184,8 @@ def test_a_suspect_behind_a_full_capsule_is_not_marked(server: Server, monkeypat
         assert fetcher.tenure.owner is not None
         index = f"pillion:inf:{fetcher.tenure.owner.name}"
         suspect = {"class": "passes_by", "args": ["suspect"], "jid": "s1", "queue": "default", "retry": True}
-        bed.redis.lpush(f"{index}:50", json.dumps(suspect))
-        bed.redis.hset(index, "50", "default")
+        bed.redis.rpush(f"{index}:50", json.dumps(suspect))
+        bed.redis.hset(index, "50", "1 default")
         fetcher.tenure.lose_sight_of([])  # as after a lost reply: it is adopted although there is no room
         fetcher.wake()
         try:

@@ -165,11 +165,10 @@ def test_the_interval_grows_with_the_fleet_and_spreads(bed: Harness) -> None:
 def abandon(bed: Harness, owner: str, *jobs: str, concurrency: int = 10, mark: int | None = None) -> None:
     """Leave claims behind as a process does that was killed long ago."""
     bed.redis.hset(f"pillion:inf:{owner}", mapping={"g": 1, "c": concurrency})
-    for n, job in enumerate(jobs, 1):
-        bed.redis.hset(f"pillion:inf:{owner}", str(n), "default")
-        bed.redis.lpush(f"pillion:inf:{owner}:{n}", job)
+    bed.redis.hset(f"pillion:inf:{owner}", "1", "1" * len(jobs) + " default")
+    bed.redis.rpush(f"pillion:inf:{owner}:1", *jobs)
     if mark is not None:
-        bed.redis.hset(f"pillion:inf:{owner}", f"s:{mark}", 1)
+        bed.redis.hset(f"pillion:inf:{owner}", f"s:{ops.claim_number(1, mark)}", 1)
     bed.redis.zadd("pillion:lease", {owner: 1})
     bed.redis.hset("pillion:pulse", mapping={"last": int(time.time() * 1000), "since": 1})
 
@@ -200,7 +199,7 @@ def test_the_third_crash_makes_a_poison_pill_and_only_that_job(bed: Harness) -> 
     pill, neighbour = foreign("arrives", "pill", jid="pill"), foreign("arrives", "n", jid="n")
     for crash in range(3):
         owner = f"gone:{crash}:x/default.1"
-        abandon(bed, owner, pill, neighbour, mark=1 if crash else None)
+        abandon(bed, owner, pill, neighbour, mark=0 if crash else None)
         reaper.reap()
         bed.redis.delete("queue:default")
     (dead,) = bed.members("dead")

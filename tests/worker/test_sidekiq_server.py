@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,10 +119,11 @@ def test_death_handlers_hear_of_a_poison_pill(bed: Harness, dead: bool) -> None:
     worker = bed.start()
     pill = {"class": "says", "args": ["boom"], "jid": "pill", "queue": "default", "retry": True, "dead": dead}
     owner = "gone:1:x/default.1"
-    bed.redis.hset(f"pillion:inf:{owner}", mapping={"g": 1, "c": 1, "1": "default", "s:1": 1})
+    bed.redis.hset(f"pillion:inf:{owner}", mapping={"g": 1, "c": 1, "1": "1 default", "s:256": 1})
     bed.redis.lpush(f"pillion:inf:{owner}:1", json.dumps(pill))
     bed.redis.set("pillion:rescued:pill", 2, ex=1000)
     bed.redis.zadd("pillion:lease", {owner: 1})
+    bed.redis.hset("pillion:pulse", mapping={"last": int(time.time() * 1000), "since": 1})
     worker.reaper.reap()
     assert heard(1) == [("pill", ["boom"], "PoisonPill")]
     assert len(bed.members("dead")) == dead

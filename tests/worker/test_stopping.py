@@ -191,5 +191,5 @@ def test_a_worker_stops_although_redis_is_gone(own_server: Server) -> None:
         worker.stop(timeout=0.2)
         own_server.restart()
         claims = [key for key in bed.redis.keys("pillion:inf:*") if bed.redis.type(key) == b"list"]
-        assert len(claims) == 1  # not lost: it stands in its slot until a reaper gives it back
+        assert len(claims) == 1  # not lost: it stands in its tray until a reaper gives it back
         bed.redis.flushall()

@@ -32,8 +32,8 @@ Pillion's keys:
 | `pillion:pulse`              | hash   | `last` renewal, unbroken `since`, ms         | while an owner lives       |
 | `pillion:fenced`             | zset   | owner -> time it was fenced, ms              | entries trimmed at 7 days  |
 | `pillion:salvage`            | zset   | fenced owner whose claims are still to be returned | until they are |
-| `pillion:inf:<owner>`        | hash   | index: slot n -> queue, and `g`, `c`, `s:<n>`| until its owner has left   |
-| `pillion:inf:<owner>:<n>`    | list   | slot: one payload that the owner holds       | until settled or salvaged  |
+| `pillion:inf:<owner>`        | hash   | index: tray -> states, queue; `g`, `c`, `s:` | until its owner has left   |
+| `pillion:inf:<owner>:<tray>` | list   | tray: payloads that the owner holds          | until all of it is settled |
 | `pillion:once:<jid>`         | string | this jid was pushed with `once=True`         | 600 s                      |
 | `pillion:rescued:<jid>`      | string | how often a crash took this job along        | 72 h                       |
 | `pillion:suspects`           | zset   | jid -> expiry of its suspicion, s            | entries trimmed at 72 h    |
@@ -118,8 +118,8 @@ class Keyspace:
     def index(self, owner: str) -> str:
         return f"{self.prefix}pillion:inf:{owner}"
 
-    def slot(self, owner: str, n: int) -> str:
-        return f"{self.prefix}pillion:inf:{owner}:{n}"
+    def tray(self, owner: str, tray: int) -> str:
+        return f"{self.prefix}pillion:inf:{owner}:{tray}"
 
     def once(self, jid: str) -> str:
         return f"{self.prefix}pillion:once:{jid}"

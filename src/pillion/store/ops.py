@@ -7,7 +7,7 @@ clock."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,9 @@ from pillion.types import Dead, Done, Requeue, Retry, Settlement, Snooze
 __all__ = ["Command", "Op", "Word", "command", "pipeline", "text"]
 
 MAX_BATCH = 200
+TRAY = 256
+"""The numbers that a tray has for its claims; `lua/shared/trays.lua` counts the same way. At least MAX_BATCH."""
+
 MAX_CLAIM_BYTES = 1_000_000
 
 
@@ -92,27 +95,41 @@ class Stepped(msgspec.Struct, frozen=True, gc=False):
     """What a step did.
 
     Attributes:
-        missed: settled slots that were no longer held; their outcome was not written.
-        errors: (slot or queue, the server's error) for what could not be written or read; those claims are still held.
+        missed: settled claims that were no longer held; their outcome was not written.
+        errors: (claim or queue, the server's error) for what could not be written or read; those claims are still held.
         suspects: how many jids are under suspicion just now, 0 when nothing was claimed.
-        claims: (queue name, payload) in the order of their slots, from the first free one on.
+        claims: (n, queue name, payload) in the order of claiming.
     """
 
     missed: tuple[int, ...]
     errors: tuple[tuple[str, str], ...]
     suspects: int
-    claims: list[tuple[str, bytes]]
+    claims: list[tuple[int, str, bytes]]
 
 
+HELD = ord("1")
 FENCED, STALE = "FENCED", "STALE"
 
 
 class Want(msgspec.Struct, frozen=True, gc=False):
-    """What a step should claim: at most `count` jobs, from `queues` in this order, (name, most of it) each."""
+    """What a step should claim: at most `count` jobs, from `queues` in this order, (name, most of it) each.
+
+    What comes from the first queue stands in the tray `tray`, from the second in the next, and so on.
+    """
 
     count: int
-    first: int
+    tray: int
     queues: tuple[tuple[str, int], ...]
+
+
+def claim_number(tray: int, position: int) -> int:
+    """The number of the claim at a position of a tray; numbers rise in the order of claiming."""
+    return tray * TRAY + position
+
+
+def tray_of(n: int) -> int:
+    """The tray in which claim `n` stands."""
+    return n // TRAY
 
 
 def join(keys: Keyspace, owner: str, lease_ms: int, concurrency: int, now: float | None = None) -> Op[bool]:
@@ -139,24 +156,27 @@ def step(
     Never sent twice: after a lost reply, `resync` tells what is held.
     """
     done, others = _sort(settled)
+    trays = _by_tray(done, others)
     names: list[Word] = [keys.lease, keys.index(owner.name), keys.paused, keys.suspects, keys.pulse]
     args: list[Word] = [owner.name, owner.generation, lease_ms, moment(now, 1000), want.count, MAX_CLAIM_BYTES]
-    args += (want.first, len(want.queues), len(done), len(others), sum(len(item.effects) for item in settled))
+    args += (want.tray, len(want.queues), len(trays), len(others), sum(len(item.effects) for item in settled))
     args += (dead_max, dead_timeout)
     for name, share in want.queues:
         names.append(keys.queue(name))
         args += (name, share)
-    slot = keys.index(owner.name) + ":"
-    names += [f"{slot}{item.claim.n}" for item in done]
-    args += [item.claim.n for item in done]
+    for tray, positions in trays.items():
+        names.append(keys.tray(owner.name, tray))
+        args += (tray, bytes(positions))
     for item in others:
-        _add_other(keys, slot, item, names, args)
-    names += [f"{slot}{n}" for n in range(want.first, want.first + want.count)]
+        destination, verb, score, payload = _writing(keys, item)
+        names.append(destination)
+        args += (item.claim.n, verb, score, payload)
+    names += [keys.tray(owner.name, want.tray + i) for i in range(len(want.queues))]
     for item in settled:
         for effect in item.effects:
             names += effect.keys
             args += (item.claim.n, effect.name, len(effect.keys), len(effect.args), *effect.args)
-    op = call("step", names, args, lambda reply: _stepped(reply, want.queues), safe=False)
+    op = call("step", names, args, lambda reply: _stepped(reply, want), safe=False)
     if not wake:
         return op
     parse = op.parse
@@ -171,41 +191,58 @@ def _sort(settled: Sequence[Settlement]) -> tuple[list[Settlement], list[Settlem
     return done, others
 
 
-def _add_other(keys: Keyspace, slot: str, item: Settlement, names: list[Word], args: list[Word]) -> None:
-    claim = item.claim
-    destination, verb, score, body = _writing(keys, item)
-    names += (f"{slot}{claim.n}", destination)
-    args += (claim.n, verb, repr(score), body)
+def _by_tray(done: Iterable[Settlement], others: Iterable[Settlement]) -> dict[int, bytearray]:
+    """The trays of settled claims, each with the positions of those that are Done."""
+    trays: dict[int, bytearray] = {}
+    for item in done:
+        tray, position = divmod(item.claim.n, TRAY)
+        if tray not in trays:
+            trays[tray] = bytearray()
+        trays[tray].append(position)
+    for item in others:
+        trays.setdefault(tray_of(item.claim.n), bytearray())
+    return trays
 
 
-def _writing(keys: Keyspace, item: Settlement) -> tuple[str, str, float, bytes]:
+def _writing(keys: Keyspace, item: Settlement) -> tuple[str, str, str, bytes]:
     """What an outcome writes: (destination, verb, score, payload)."""
     outcome = item.outcome
     if isinstance(outcome, Retry):
-        return keys.retry, "zset", outcome.at, outcome.payload
+        return keys.retry, "zset", repr(outcome.at), outcome.payload
     if isinstance(outcome, Snooze):
-        return keys.schedule, "zset", outcome.at, outcome.payload
+        return keys.schedule, "zset", repr(outcome.at), outcome.payload
     if isinstance(outcome, Dead):
-        return keys.dead, "dead", outcome.at, outcome.payload
+        return keys.dead, "dead", repr(outcome.at), outcome.payload
     if isinstance(outcome, Requeue):
-        return keys.queue(item.claim.queue), "requeue", 0.0, b""
-    return keys.dead, "drop", 0.0, b""
+        return keys.queue(item.claim.queue), "requeue", "", b""
+    return keys.dead, "drop", "", b""
 
 
-def _stepped(reply: Any, queues: tuple[tuple[str, int], ...]) -> Stepped | str:
+def _stepped(reply: Any, want: Want) -> Stepped | str:
     if isinstance(reply, bytes):
         return reply.decode()
     missed, errors, suspects, flat = reply
     return Stepped(
-        missed=tuple(int(n) for n in missed),
+        missed=tuple(missed),
         errors=tuple((text(subject), text(error)) for subject, error in errors),
         suspects=suspects,
-        claims=[(queues[flat[i] - 1][0], flat[i + 1]) for i in range(0, len(flat), 2)],
+        claims=_claimed(flat, want),
     )
 
 
+def _claimed(flat: Sequence[Any], want: Want) -> list[tuple[int, str, bytes]]:
+    """The claims of a reply that names the queue's place and the payload of each."""
+    free = [claim_number(want.tray + i, 0) for i in range(len(want.queues))]
+    claims = []
+    for i in range(0, len(flat), 2):
+        place = flat[i] - 1
+        claims.append((free[place], want.queues[place][0], flat[i + 1]))
+        free[place] += 1
+    return claims
+
+
 class Held(msgspec.Struct, frozen=True):
-    """What the server says an owner holds: its generation, and each slot with its source queue."""
+    """What the server says an owner holds: its generation, and each claim with its source queue."""
 
     generation: int
     claims: dict[int, str]
@@ -225,18 +262,24 @@ def _held(reply: Any) -> Held | str:
 
 
 def index_claims(fields: Mapping[bytes, bytes]) -> dict[int, str]:
-    """The claims among an index's fields: slot number -> queue name."""
-    return {int(field): text(queue) for field, queue in fields.items() if field.isdigit()}
+    """The claims among an index's fields, in the order of claiming: number -> queue name."""
+    claims: dict[int, str] = {}
+    for field in sorted((field for field in fields if field.isdigit()), key=int):
+        states, _, queue = fields[field].partition(b" ")
+        first, name = claim_number(int(field), 0), text(queue)
+        claims |= {first + i: name for i, state in enumerate(states) if state == HELD}
+    return claims
 
 
 def index_marks(fields: Mapping[bytes, bytes]) -> set[int]:
-    """The slots of an index whose suspect was started alone."""
+    """The claims of an index whose suspect was started alone."""
     return {int(field[2:]) for field in fields if field.startswith(b"s:")}
 
 
-def slots(keys: Keyspace, owner: str, numbers: Sequence[int]) -> Op[list[bytes | None]]:
-    """The payloads in an owner's slots, None where a slot is empty."""
-    return pipeline("slots", [("LINDEX", keys.slot(owner, n), 0) for n in numbers])
+def held_payloads(keys: Keyspace, owner: str, numbers: Sequence[int]) -> Op[list[bytes | None]]:
+    """The payloads of an owner's claims, None where there is none."""
+    places = [divmod(n, TRAY) for n in numbers]
+    return pipeline("held_payloads", [("LINDEX", keys.tray(owner, tray), position) for tray, position in places])
 
 
 def index(keys: Keyspace, owner: str) -> Op[dict[bytes, bytes]]:
@@ -251,7 +294,8 @@ def _mapping(reply: Any) -> dict[bytes, bytes]:
 def mark(keys: Keyspace, owner: Owner, n: int, before: int | None = None) -> Op[bool]:
     """Note that a suspect is about to run, and take the mark off `before`. False: the claim is no longer ours."""
     names = (keys.lease, keys.index(owner.name))
-    return call("mark", names, (owner.name, n, "" if before is None else before), lambda reply: reply == 1)
+    args = (owner.name, n, tray_of(n), "" if before is None else before)
+    return call("mark", names, args, lambda reply: reply == 1)
 
 
 def leave(keys: Keyspace, owner: str) -> Op[bool]:

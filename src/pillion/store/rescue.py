@@ -12,6 +12,7 @@ import msgspec
 
 from pillion.store.keys import FENCED_TTL, RESCUED_TTL, Keyspace
 from pillion.store.op import Op, Word, call, moment, text
+from pillion.store.ops import tray_of
 
 
 class Lapsed(msgspec.Struct, frozen=True):
@@ -70,12 +71,12 @@ def salvage(
     dead_timeout: float,
     now: float | None = None,
 ) -> Op[list[int]]:
-    """Carry out rescues; the result names the slots that this call moved. Safe, and safe beside other reapers."""
+    """Carry out rescues; the result names the claims that this call moved. Safe, and safe beside other reapers."""
     names: list[Word] = [keys.index(owner), keys.salvage, keys.suspects]
     args: list[Word] = [owner, moment(now, 1000), RESCUED_TTL, dead_max, dead_timeout]
     for item in sorted(rescues, key=lambda rescue: rescue.n, reverse=True):
         destination = keys.queue(item.queue) if item.verb == "return" else keys.dead
-        names += (keys.slot(owner, item.n), destination, keys.rescued(item.jid))
+        names += (keys.tray(owner, tray_of(item.n)), destination, keys.rescued(item.jid))
         args += (item.n, item.verb, int(item.counted), item.jid, repr(item.at), item.payload)
     return call("salvage", names, args, lambda reply: [int(n) for n in reply])
 

@@ -4,7 +4,7 @@
 
 The fetcher hands claims in and takes `finished` out. An unstarted claim stands in one dict; whoever pops its number
 has it, the hands to start it or the fetcher to give it back, never both. The fetcher's wake descriptor is written only
-when it has said that it sleeps. A crash leaves every claim in its slot.
+when it has said that it sleeps. A crash leaves every claim in its tray.
 """
 
 from __future__ import annotations

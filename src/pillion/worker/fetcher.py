@@ -13,7 +13,7 @@ What can go wrong, and what then:
   their outcomes will not count; the next turn joins under a new owner name.
 - *The server cannot be reached, or refuses.* Outcomes wait, nothing is started once the lease could be gone, and the
   fetcher tries again with growing pauses.
-- *This process dies.* Every claim stands in its slot, the lease runs out, and somebody's reaper gives them back."""
+- *This process dies.* Every claim stands in its tray, the lease runs out, and somebody's reaper gives them back."""
 
 from __future__ import annotations
 

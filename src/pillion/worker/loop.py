@@ -26,7 +26,7 @@ class LoopThread:
         loop = self._loop or self._start()
         try:
             loop.call_soon_threadsafe(fn)
-        except RuntimeError:  # closed meanwhile: the process is leaving, and the claim is still in its slot
+        except RuntimeError:  # closed meanwhile: the process is leaving, and the claim is still in its tray
             return
 
     def task(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -111,7 +111,7 @@ class Reaper(Service):
         return moved
 
     def _rescues(self, owner: str, claims: Sequence[tuple[int, str]], blame: Blame) -> list[Rescue]:
-        payloads = self._store.run(ops.slots(self._store.keys, owner, [n for n, _ in claims]))
+        payloads = self._store.run(ops.held_payloads(self._store.keys, owner, [n for n, _ in claims]))
         jobs = [_read(raw) for raw in payloads]
         jids = [job["jid"] if job else "" for job in jobs]
         counts = self._store.run(rescue.rescue_counts(self._store.keys, jids))
@@ -160,7 +160,7 @@ class Blame(msgspec.Struct, frozen=True):
 
     Attributes:
         marked: suspects that had been started alone.
-        oldest: those that fit its slots, and so may have been running.
+        oldest: as many as could run at once, and so may have been running.
     """
 
     marked: frozenset[int]

@@ -5,7 +5,7 @@
     finish(run, result, error) -> Finished   shared by both colours
 
 Executors call these three; nothing here touches Redis or another thread. A crash anywhere in between leaves the claim
-in its slot, where a reaper finds it. Whatever a job raises becomes an outcome; only `Shutdown` means that it did not
+in its tray, where a reaper finds it. Whatever a job raises becomes an outcome; only `Shutdown` means that it did not
 end."""
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from pillion.config import Config
 from pillion.errors import Refused, StoreError
 from pillion.store import ops
 from pillion.store.connection import Store
-from pillion.store.ops import FENCED, MAX_BATCH, STALE, Held, Owner, Stepped, Want
+from pillion.store.ops import FENCED, MAX_BATCH, STALE, Held, Owner, Stepped, Want, tray_of
 from pillion.types import Claim, Discard
 from pillion.worker.runner import Finished
 
@@ -35,11 +35,11 @@ class Turned(msgspec.Struct):
     """What one conversation brought.
 
     Attributes:
-        claims: new claims in the order of their slots, adopted ones first.
+        claims: new claims in the order of claiming, adopted ones first.
         written: settlements that are in Redis now.
         suspects: whether any jid is under suspicion.
         lost: the owner whose lease we lost, or None.
-        refused: queues and slots that the server refused to touch, with its words.
+        refused: queues and claims that the server refused to touch, with its words.
     """
 
     claims: list[Claim] = []
@@ -67,7 +67,7 @@ class Tenure:
         self._steady = config.clock.steady
         self._lease_ms = int(config.lease * 1000)
         self._epoch = 0
-        self._next = 1
+        self._tray = 1
         self._doubtful: set[int] = set()
         self._must_resync = False
         self._news = Turned()
@@ -108,9 +108,10 @@ class Tenure:
     ) -> None:
         count = min(count, MAX_BATCH)
         batch = list(islice(self._writable(), MAX_BATCH))
-        want = Want(count, self._next, queues(count) if count else ())
+        want = Want(count, self._tray, queues(count) if count else ())
         reply = self._send(batch, want, wake and self.tracking)
         if isinstance(reply, Stepped):
+            self._tray += len(want.queues)
             self._take(turned, batch, reply)
         elif reply == FENCED:
             self._drop_all(turned)
@@ -222,10 +223,10 @@ class Tenure:
             self.mine.discard(n)
             if n not in missed:
                 turned.written.append(item)
-        for queue, raw in reply.claims:
-            turned.claims.append(Claim(self.owner.name, self._next, queue, raw))
-            self.mine.add(self._next)
-            self._next += 1
+        owner = self.owner.name
+        for n, queue, raw in reply.claims:
+            turned.claims.append(Claim(owner, n, queue, raw))
+            self.mine.add(n)
         turned.suspects = turned.suspects or reply.suspects > 0
         turned.refused += reply.errors
 
@@ -251,16 +252,16 @@ class Tenure:
     def _adopt(self, turned: Turned, owner: str, held: Held) -> None:
         """Take over claims that we do not know of. An index entry without a payload is only cleared away."""
         unknown = sorted(held.claims.keys() - self.mine)
-        payloads = self.session.call(ops.slots(self._keys, owner, unknown)) if unknown else []
+        payloads = self.session.call(ops.held_payloads(self._keys, owner, unknown)) if unknown else []
         for n, raw in zip(unknown, payloads, strict=True):
             claim = Claim(owner, n, held.claims[n], raw or b"")
             self.mine.add(n)
             if raw is None:
-                self.outbox[n] = Finished(claim, Discard("its slot was empty"))
+                self.outbox[n] = Finished(claim, Discard("its payload was gone"))
             else:
                 turned.claims.append(claim)
                 turned.suspects = True  # perhaps: a re-sync does not say
-        self._next = max([self._next, *(n + 1 for n in held.claims)])
+        self._tray = max([self._tray, *(tray_of(n) + 1 for n in held.claims)])
 
     def _drop_all(self, turned: Turned) -> None:
         """The lease is lost and with it every claim."""

@@ -4,7 +4,7 @@ A fetcher that ends its attempts, in success or error, is alive: it will go on w
 ended any for three renewal periods, nor for as long as one attempt may rightly take, hangs in something nobody
 foresaw. Then all stacks are logged and its connection is dropped; if that does not free it within another period, the
 process exits with code 70, so that whoever supervises it starts a new one and its leases run out. Nothing is lost:
-claims stand in their slots. Time that the whole process stood still (SIGSTOP, a sleeping laptop) does not count.
+claims stand in their trays. Time that the whole process stood still (SIGSTOP, a sleeping laptop) does not count.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
 -- salvage: give claims of a fenced owner back to the heads of their queues, or bury the poison pills among them.
--- KEYS  index, salvage, suspects; (slot, destination, rescued counter) per claim
+-- KEYS  index, salvage, suspects; (tray, destination, rescued counter) per claim
 -- ARGV  owner, now ms or '', seconds to remember a rescue, dead max, dead timeout s;
 --       (n, verb, counted, jid, score, payload) per claim, newest first
 -- Returns {n, ...} of the claims moved by this call; another reaper may have moved the others.
 -- Cost  O(claims given). Crash before or after: what is still in the index is found again; nothing is in two places.
+--@ trays
 local index = KEYS[1]
 local now = tonumber(ARGV[2])
 if not now then
@@ -12,38 +13,54 @@ if not now then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now / 1000)
-local moved = {}
+
+local touched = {}
+local function tray_of(n, key)
+  local number = math.floor(n / 256)
+  touched[number] = touched[number] or trays.read(number, key, redis.call('HGET', index, number))
+  return touched[number]
+end
+
+local function is_error(reply) return type(reply) == 'table' and reply.err end
+
+local function give_back(tray, n, destination, counted, jid, counter)
+  local job = trays.payload(tray, n)
+  if is_error(job) or job and is_error(redis.pcall('RPUSH', destination, job)) then return false end
+  if counted == '1' then
+    redis.call('INCR', counter)
+    redis.call('EXPIRE', counter, ARGV[3])
+    redis.call('ZADD', KEYS[3], now / 1000 + ARGV[3], jid)
+  end
+  return true
+end
+
+local function bury(verb, destination, score, payload, jid, counter)
+  if verb == 'dead' then
+    if is_error(redis.pcall('ZADD', destination, score, payload)) then return false end
+    redis.pcall('ZREMRANGEBYSCORE', destination, '-inf', now / 1000 - ARGV[5])
+    redis.pcall('ZREMRANGEBYRANK', destination, 0, -ARGV[4])
+  end
+  redis.call('DEL', counter)
+  redis.call('ZREM', KEYS[3], jid)
+  return true
+end
+
+local moved, marks = {}, {}
 for i = 1, (#ARGV - 5) / 6 do
   local n, verb, counted, jid, score, payload = unpack(ARGV, 6 * i, 6 * i + 5)
-  local slot, destination, counter = KEYS[3 * i + 1], KEYS[3 * i + 2], KEYS[3 * i + 3]
-  if redis.call('HEXISTS', index, n) == 1 then
-    local reply
-    if verb == 'return' then
-      repeat reply = redis.pcall('LMOVE', slot, destination, 'LEFT', 'RIGHT')
-      until not reply or type(reply) == 'table'
-      if not reply and counted == '1' then
-        redis.call('INCR', counter)
-        redis.call('EXPIRE', counter, ARGV[3])
-        redis.call('ZADD', KEYS[3], now / 1000 + ARGV[3], jid)
-      end
-    else
-      if verb == 'dead' then reply = redis.pcall('ZADD', destination, score, payload) end
-      if type(reply) ~= 'table' then
-        if verb == 'dead' then
-          redis.pcall('ZREMRANGEBYSCORE', destination, '-inf', now / 1000 - ARGV[5])
-          redis.pcall('ZREMRANGEBYRANK', destination, 0, -ARGV[4])
-        end
-        redis.call('DEL', counter)
-        redis.call('ZREM', KEYS[3], jid)
-        redis.call('UNLINK', slot)
-      end
-    end
-    if type(reply) ~= 'table' then
-      redis.call('HDEL', index, n, 's:' .. n)
-      moved[#moved + 1] = n
+  local destination, counter = KEYS[3 * i + 2], KEYS[3 * i + 3]
+  local tray = tray_of(n, KEYS[3 * i + 1])
+  if trays.holds(tray, n) then
+    local done
+    if verb == 'return' then done = give_back(tray, n, destination, counted, jid, counter)
+    else done = bury(verb, destination, score, payload, jid, counter) end
+    if done then
+      trays.let_go(tray, n)
+      moved[#moved + 1], marks[#marks + 1] = n, 's:' .. n
     end
   end
 end
+trays.save(index, touched, marks)
 for _, field in ipairs(redis.call('HKEYS', index)) do
   if tonumber(field) then return moved end
 end

@@ -1,5 +1,5 @@
--- step, part 3: claim jobs, queue by queue. The index entry is written before the payload moves: an entry without a slot is
--- harmless, a slot without an entry would be lost from sight.
+-- step, part 3: claim jobs, queue by queue, each queue's into a tray of its own. The index entry is written before the
+-- payload moves: an entry without a payload is harmless, a payload without an entry would be lost from sight.
 local paused = {}
 if want > 0 then
   local names = redis.pcall('SMEMBERS', KEYS[3])
@@ -8,25 +8,29 @@ if want > 0 then
   end
 end
 
+local taken = {}
+local function list(q, name, count)
+  if count > 0 then redis.call('HSET', index, first + q - 1, ('1'):rep(count) .. ' ' .. name)
+  else redis.call('HDEL', index, first + q - 1) end
+end
+
 local function take(q, most)
   local queue, name = KEYS[5 + q], ARGV[12 + 2 * q]
   local length = redis.pcall('LLEN', queue)
   if failed(length, name) then return false end
   local count = math.min(length, most, want)
   if count == 0 then return true end
-  local entries = {}
-  for i = 1, count do entries[2 * i - 1], entries[2 * i] = first + i - 1, name end
-  redis.call('HSET', index, unpack(entries))
-  local moved = 0
+  local before, moved = taken[q] or 0, 0
+  list(q, name, before + count)
   while moved < count and room > 0 do
-    local payload = redis.pcall('LMOVE', queue, KEYS[key + moved + 1], 'RIGHT', 'LEFT')
+    local payload = redis.pcall('LMOVE', queue, KEYS[key + q], 'RIGHT', 'RIGHT')
     if failed(payload, name) then break end
     claims[#claims + 1] = q
     claims[#claims + 1] = payload
     moved, room = moved + 1, room - #payload
   end
-  for i = moved + 1, count do redis.call('HDEL', index, first + i - 1) end
-  first, key, want = first + moved, key + moved, want - moved
+  taken[q], want = before + moved, want - moved
+  if moved < count then list(q, name, taken[q]) end
   return true
 end
 
