@@ -174,12 +174,13 @@ def test_its_credentials_and_its_provider_are_used(new_face: NewFace, guarded: S
 
 
 def test_a_class_of_ones_own_is_taken(new_face: NewFace, server: Server) -> None:
-    class Named(redis.Connection):
+    class Third(redis.Connection):
         def __init__(self, **options: Any) -> None:
-            super().__init__(**{**options, "client_name": "mine"})
+            super().__init__(**{**options, "db": 3})
 
-    face = new_face(redis.ConnectionPool(connection_class=Named, port=server.port))
-    assert face.run(command("CLIENT", "GETNAME")) == (b"mine" if face.colour == "sync" else None)
+    face = new_face(redis.ConnectionPool(connection_class=Third, port=server.port))
+    face.push(JOB)
+    assert queued(server, 3 if face.colour == "sync" else 0) == 1
 
 
 def test_pillion_configure_takes_it_in_one_line(server: Server) -> None:

@@ -1,7 +1,7 @@
 """The only place that talks to Redis: it opens connections, sends ops and reads their replies, in both colours.
 
-redis-py opens, authenticates and pools the connections; an op's bytes go straight through their sockets, one write
-for one exchange. Nothing is sent twice behind the caller's back:
+An adapter opens and authenticates the connections, `pool.py` pools them; an op's bytes go straight through their
+sockets, one write for one exchange. Nothing is sent twice behind the caller's back:
 
 - no connection: `Unavailable`, nothing was sent;
 - refused (READONLY, NOREPLICAS, LOADING, UNBLOCKED): the server executed none of the refused commands, so these alone
@@ -14,8 +14,8 @@ which watched keys have changed. After any doubt a socket is closed, never retur
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Callable, Generator, Iterator
+import os
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
@@ -23,16 +23,16 @@ import hiredis
 
 from pillion.config import RedisSettings
 from pillion.errors import Ambiguous, Refused, StoreError, Unavailable
-from pillion.store.address import connection_class, describe
+from pillion.store.address import describe
+from pillion.store.dial import Dialer
 from pillion.store.exchange import Exchange, new_reader, news
 from pillion.store.keys import Keyspace
 from pillion.store.ops import Op
-from pillion.store.pool import LoopPool, opening, thread_pool
+from pillion.store.pool import Line, LoopLine, LoopPool, ThreadPool
+from pillion.store.wire import adrive, available, drive
 
 T = TypeVar("T")
 Find: TypeAlias = Callable[[], RedisSettings]
-
-READ_SIZE = 65_536
 
 
 class _Located:
@@ -57,7 +57,7 @@ class Store(_Located):
 
     def __init__(self, settings: RedisSettings, find: Find | None = None) -> None:
         super().__init__(settings, find)
-        self._pool: dict[str, Any] = {}
+        self._pools: dict[int, ThreadPool] = {}
 
     def run(self, op: Op[T]) -> T:
         """Send an op and return its result.
@@ -79,35 +79,36 @@ class Store(_Located):
 
     def close(self) -> None:
         """Close the connections that nobody uses just now. The store can be used again."""
-        for pool in self._pool.values():
-            pool.disconnect(inuse_connections=False)
+        if pool := self._pools.get(os.getpid()):
+            pool.close()
 
     def _attempt(self, op: Op[T]) -> T:
-        pool = self._pool.get("it") or self._open_pool()
-        with opening(self.settings):
-            connection = pool.get_connection()
+        pool = self._pools.get(os.getpid()) or self._open_pool()
+        line = pool.take()
         try:
-            return self._exchange(connection, op)
+            return self._exchange(line, op)
         except Refused:
             raise
         except BaseException:
-            connection.disconnect()
+            line.close()
             raise
         finally:
-            pool.release(connection)
+            pool.give_back(line)
 
-    def _exchange(self, connection: Any, op: Op[T]) -> T:
+    def _exchange(self, line: Line, op: Op[T]) -> T:
         exchange = Exchange(op)
-        drive(connection, exchange, self.settings)
+        drive(line.sock, exchange, line.at)
         if exchange.again():
-            connection.disconnect()
-            with _standing(exchange), opening(self.settings):
-                connection.connect()
-            drive(connection, exchange, self.settings)
+            with _standing(exchange):
+                line.open()
+            drive(line.sock, exchange, line.at)
         return exchange.result()
 
-    def _open_pool(self) -> Any:
-        return self._pool.setdefault("it", thread_pool(self.settings))  # of the pools of two threads one is used
+    def _open_pool(self) -> ThreadPool:
+        here = os.getpid()
+        for other in self._pools.keys() - {here}:  # of the process that we were forked from, which goes on using it
+            self._pools.pop(other, None)
+        return self._pools.setdefault(here, ThreadPool(self.settings))  # of the pools of two threads one is used
 
 
 class AsyncStore(_Located):
@@ -144,25 +145,24 @@ class AsyncStore(_Located):
     async def _attempt(self, op: Op[T]) -> T:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop) or await self._open_pool(loop)
-        connection = await pool.take()
+        line = await pool.take()
         try:
-            return await self._exchange(connection, op)
+            return await self._exchange(line, op)
         except Refused:
             raise
         except BaseException:
-            await connection.disconnect(nowait=True)
+            line.close()
             raise
         finally:
-            await pool.give_back(connection)
+            pool.give_back(line)
 
-    async def _exchange(self, connection: Any, op: Op[T]) -> T:
-        exchange = Exchange(op)
-        await adrive(connection, exchange, self.settings)
+    async def _exchange(self, line: LoopLine, op: Op[T]) -> T:
+        exchange, timeout = Exchange(op), self.settings.timeout
+        await adrive(line.streams, exchange, line.at, timeout)
         if exchange.again():
-            await connection.disconnect(nowait=True)
-            with _standing(exchange), opening(self.settings):
-                await connection.connect()
-            await adrive(connection, exchange, self.settings)
+            with _standing(exchange):
+                await line.open()
+            await adrive(line.streams, exchange, line.at, timeout)
         return exchange.result()
 
     async def _open_pool(self, loop: asyncio.AbstractEventLoop) -> LoopPool:
@@ -181,22 +181,20 @@ class Session:
 
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
-        self._connection: Any = None
+        self._line: Line | None = None
         self._reader = new_reader()
         self._changed: set[bytes] = set()
 
     @property
     def is_open(self) -> bool:
-        return self._connection is not None
+        return self._line is not None
 
     def open(self) -> None:
         """Connect afresh. Raises Unavailable, or Refused where the server does not let us in."""
         self.close()
-        kind, arguments = connection_class(self._settings, "sync")
-        with opening(self._settings):
-            connection = kind(**arguments)
-            connection.connect()
-        self._connection = connection
+        line = Line(Dialer(self._settings, role="fetcher"))
+        line.open()
+        self._line = line
         self._reader, self._changed = new_reader(), set()
 
     def track(self) -> bool:
@@ -211,7 +209,8 @@ class Session:
         """Send an op and wait for its result. Raises Refused; on Ambiguous the connection is closed."""
         exchange = Exchange(op, self._reader, self._changed)
         try:
-            drive(self._open_connection(), exchange, self._settings)
+            line = self._open_line()
+            drive(line.sock, exchange, line.at)
         except BaseException:
             self.close()
             raise
@@ -219,12 +218,12 @@ class Session:
 
     def fileno(self) -> int:
         """The socket's descriptor, for select: readable means `changed()` has something to say."""
-        return socket_of(self._open_connection()).fileno()
+        return self._open_line().sock.fileno()
 
     def changed(self) -> set[bytes]:
         """Keys that changed since the last call, without waiting. Raises Unavailable if the server hung up."""
         try:
-            for data in _available(socket_of(self._open_connection()), self._settings.timeout):
+            for data in available(self._open_line().sock):
                 self._reader.feed(data)
             news(self._reader, self._changed)
         except (OSError, hiredis.HiredisError) as error:
@@ -235,42 +234,14 @@ class Session:
 
     def close(self) -> None:
         """Close the socket, whatever state it is in."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
 
-    def _open_connection(self) -> Any:
-        if self._connection is None:
+    def _open_line(self) -> Line:
+        if self._line is None:
             raise Unavailable(f"the session with Redis at {describe(self._settings)} is closed")
-        return self._connection
-
-
-def drive(connection: Any, exchange: Exchange[Any], settings: RedisSettings) -> None:
-    """Carry an exchange over a blocking socket. Raises Ambiguous when the replies do not all come."""
-    sock = socket_of(connection)
-    try:
-        while exchange.asking():
-            for piece in exchange.outgoing():
-                sock.sendall(piece)
-            while exchange.waiting():
-                exchange.feed(_some(sock.recv(READ_SIZE)))
-    except (OSError, hiredis.HiredisError) as error:
-        raise _lost(exchange, settings, error) from error
-
-
-async def adrive(connection: Any, exchange: Exchange[Any], settings: RedisSettings) -> None:
-    """Carry an exchange over asyncio streams. Raises Ambiguous when the replies do not all come."""
-    reader, writer = connection._reader, connection._writer
-    try:
-        async with asyncio.timeout(settings.timeout):
-            while exchange.asking():
-                for piece in exchange.outgoing():
-                    writer.write(piece)
-                    await writer.drain()
-                while exchange.waiting():
-                    exchange.feed(_some(await reader.read(READ_SIZE)))
-    except (OSError, hiredis.HiredisError) as error:
-        raise _lost(exchange, settings, error) from error
+        return self._line
 
 
 @contextmanager
@@ -292,40 +263,3 @@ def _doubting(first: StoreError) -> Generator[None]:
         if isinstance(first, Ambiguous):
             raise first from second
         raise
-
-
-def socket_of(connection: Any) -> socket.socket:
-    """The socket under a redis-py connection: ours to use from its handshake until it is given back."""
-    sock = connection._sock
-    if sock is None:
-        raise Unavailable("the connection is closed")
-    return sock  # type: ignore[no-any-return]
-
-
-def _available(sock: socket.socket, timeout: float) -> Iterator[bytes]:
-    """What can be read at once, TLS's own buffer included."""
-    sock.settimeout(0)
-    try:
-        while True:
-            yield _some(sock.recv(READ_SIZE))
-    except BlockingIOError:
-        return
-    except OSError as error:
-        if type(error).__name__ != "SSLWantReadError":  # TLS's way to say the same; importing ssl would cost 20 ms
-            raise
-    finally:
-        sock.settimeout(timeout)
-
-
-def _some(data: bytes) -> bytes:
-    if not data:
-        raise ConnectionResetError("the server closed the connection")
-    return data
-
-
-def _lost(exchange: Exchange[Any], settings: RedisSettings, error: Exception) -> Ambiguous:
-    return Ambiguous(
-        f"lost the reply of Redis at {describe(settings)} ({str(error) or type(error).__name__}); "
-        "what was sent may or may not have been executed",
-        exchange.accepted(),
-    )
