@@ -1,15 +1,17 @@
 # The Ruby half of these tests: the jobs of app.py for Ruby's Sidekiq, in a worker (`sidekiq -r jobs.rb`) or a console.
 # Every run is noted in the Redis list `ledger`.
 
-require "sidekiq"
-
-Redis.sadd_returns_boolean = false
-Sidekiq.options[:poll_interval_average] = 0.1
+require_relative "quick"
 
 if Sidekiq.server?
   class Sidekiq::Scheduled::Poller
     private def initial_wait # would let a fresh worker idle for up to five seconds
     end
+  end
+
+  if (pause = ENV["BEAT_PAUSE"]) # a signal is heard with the next beat, five seconds later at most
+    Sidekiq::Launcher.send(:remove_const, :BEAT_PAUSE)
+    Sidekiq::Launcher.const_set(:BEAT_PAUSE, pause.to_f)
   end
 end
 

@@ -81,12 +81,22 @@ class Console:
 
 
 class Sidekiq:
-    """A Ruby worker process with two threads."""
+    """A Ruby worker process with two threads. `url` is what it uses, the server's own if None."""
 
-    def __init__(self, ruby: Ruby, server: Server, *queues: str) -> None:
+    def __init__(
+        self,
+        ruby: Ruby,
+        server: Server,
+        *queues: str,
+        file: Path = HERE / "jobs.rb",
+        timeout: int = 2,
+        url: str | None = None,
+        wait: bool = True,
+        **variables: str,
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="pillion-ruby-"))
         listed = [word for queue in queues for word in ("-q", queue)]
-        flags = ["-r", str(HERE / "jobs.rb"), "-e", "test", "-c", "2", "-t", "2", *listed]
+        flags = ["-r", str(file), "-e", "test", "-c", "2", "-t", str(timeout), *listed]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [ruby.path, "-W0", "-S", "sidekiq", *flags],
@@ -94,14 +104,20 @@ class Sidekiq:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "REDIS_URL": server.url},
+                env={**os.environ, **variables, "REDIS_URL": url or server.url},
             )
-        with server.client() as client:
-            wait_until(lambda: self._ready(client), timeout=30, what="Ruby's worker to register")
+        if wait:
+            with server.client() as client:
+                wait_until(lambda: self._ready(client), timeout=30, what="Ruby's worker to register")
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def said(self) -> str:
+        """What it wrote to its log."""
+        return self._log.read_text(errors="replace")
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -112,17 +128,26 @@ class Sidekiq:
         finally:
             self._process.send_signal(signal.SIGCONT)
 
+    def end(self, number: signal.Signals, timeout: float = 20) -> int:
+        """Send a signal, wait for the process, and return its exit code."""
+        self._process.send_signal(number)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 20) -> int:
+        """The exit code, once it has left."""
+        return self._process.wait(timeout)
+
     def close(self) -> None:
         self._process.kill()
         self._process.wait(timeout=20)
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def _log(self) -> Path:
         return self._folder / "log"
 
     def _ready(self, client: redis.Redis) -> bool:
-        assert self._process.poll() is None, f"sidekiq ended at once:\n{self._log.read_text()[-2000:]}"
+        assert self._process.poll() is None, f"sidekiq ended at once:\n{self.said[-2000:]}"
         return any(f":{self.pid}:".encode() in name for name in client.smembers("processes"))
 
 

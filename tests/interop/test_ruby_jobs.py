@@ -225,6 +225,17 @@ def test_both_consume_one_queue_and_each_job_runs_once(
     assert {run["side"] for run in ledger(client)} == {"ruby", "python"}
 
 
+def test_an_idle_ruby_is_served_before_an_idle_pillion(sidekiq: Sidekiq, pillion: Pillion, client: redis.Redis) -> None:
+    """Its threads wait in BRPOP, which Redis serves at the push; we are told that there is something, and look."""
+    worker = pillion.work("both")
+    job = app.HardWorker.set(queue="both", client=Client(setup=worker.setup))
+    for n in range(40):
+        job.perform_async("one", n)
+        wait_for_runs(client, n + 1)
+    sides = Counter(run["side"] for run in ledger(client))
+    assert sides["ruby"] > sides["python"]
+
+
 @pytest.mark.rule("move.requeue")
 def test_ruby_runs_what_pillion_had_to_give_back(sidekiq: Sidekiq, pillion: Pillion, client: redis.Redis) -> None:
     worker = pillion.work("python", wire="7")
