@@ -49,6 +49,7 @@ from pillion.log_format import (
 from pillion.log_sink import SinkHandler
 from pillion.mask import mask_secrets
 from pillion.plain import one_line, text
+from pillion.silence import silence
 from pillion.types import Dead, Discard, Outcome, Requeue, Retry, Snooze
 
 __all__ = [
@@ -87,11 +88,13 @@ def configure(config: Config, stream: TextIO | None = None) -> None:
 
     Where the app has put handlers of its own on the root logger and ours is not there, they and its level stay, and
     only learn which job a record belongs to. Pillion's loggers are enabled again if a `dictConfig` disabled them.
+    Where the log is silent, the root logger is left alone, and what the app says on its own loggers is its own affair.
 
     Raises:
         ConfigError: the level is none.
     """
-    number = DEBUG if config.verbose else level(config.log_level)
+    off = silence(config)
+    number = WARNING if off else DEBUG if config.verbose else level(config.log_level)
     if number is None:
         raise ConfigError(f"log_level: expected one of {', '.join(_LEVELS)}, got {config.log_level!r}")
     logging.raiseExceptions = False
@@ -99,9 +102,10 @@ def configure(config: Config, stream: TextIO | None = None) -> None:
     show_attributes(config.logged_job_attributes)
     root = logging.getLogger()
     ours = [handler for handler in root.handlers if isinstance(handler, SinkHandler)]
-    if ours or not root.handlers:
-        root.addHandler(_handler(config, stream or sys.stderr))
+    if ours or not (root.handlers or off):
         _levels.set_base(number)
+    if not off and (ours or not root.handlers):
+        root.addHandler(_handler(config, stream or sys.stderr))
     for old in ours:
         root.removeHandler(old)
         old.dispose()
@@ -118,8 +122,9 @@ def _handler(config: Config, stream: TextIO) -> SinkHandler:
     if is_json(config, stream):
         handler.setFormatter(JsonFormatter())
     else:
-        colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        handler.setFormatter(PrettyFormatter(colour, timed=not heroku))
+        plain = config.log_format == "plain"
+        colour = terminal and not plain and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        handler.setFormatter(PrettyFormatter(colour, timed=not heroku, threads=plain))
     return handler
 
 

@@ -114,7 +114,11 @@ def context(record: logging.LogRecord) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1024)
 def tid(thread: int, pid: int) -> str:
     """A thread's ident in this process, as short as Sidekiq writes it."""
-    number = thread ^ pid
+    return base36(thread ^ pid)
+
+
+def base36(number: int) -> str:
+    """A number as short as digits and letters can write it."""
     digits = ""
     while number:
         number, digit = divmod(number, 36)
@@ -168,17 +172,21 @@ class PrettyFormatter(logging.Formatter):
     Args:
         colour: with ANSI colours. `log.configure` asks for them on a terminal, unless NO_COLOR is set.
         timed: with the time. Not on Heroku, which puts its own in front.
+        threads: with process and thread, for a file that several of them write.
     """
 
-    def __init__(self, colour: bool = False, *, timed: bool = True) -> None:
+    def __init__(self, colour: bool = False, *, timed: bool = True, threads: bool = False) -> None:
         super().__init__()
         self._colour = colour
         self._timed = timed
+        self._threads = threads
         self._second = (-1, "")
 
     def format(self, record: logging.LogRecord) -> str:
         level = LEVELS.get(record.levelno, record.levelname)
-        shown = " ".join(f"{key}={_value(value)}" for key, value in context(record).items())
+        pid = record.process or 0
+        who = {"pid": pid, "tid": tid(record.thread or 0, pid)} if self._threads else {}
+        shown = " ".join(f"{key}={_value(value)}" for key, value in (who | context(record)).items())
         message = one_line(_masked(_message(record)))
         if record.name != "pillion":
             message = f"[{one_line(record.name)}] {message}"

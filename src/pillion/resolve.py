@@ -25,9 +25,9 @@ A TOML file looks like this (outside `pyproject.toml` the tables lose their `too
 
 A `sidekiq.yml` is read with the same names, with or without symbols' colons, with `:capsules:` by name, and with a
 section per environment that wins over the top of the file. The environment knows `PILLION_<OPTION>` for every option
-that is not a table (`PILLION_REDIS_<OPTION>` for those of `redis`), `PILLION_ENV` or else `APP_ENV`, and for the
-address `PILLION_REDIS_URL`, or else the variable that `REDIS_PROVIDER` names, or else `REDIS_URL`. An empty variable
-counts as unset.
+that is not a table (`PILLION_REDIS_<OPTION>` for those of `redis`), `PILLION_ENV` or else `APP_ENV`, `RAILS_ENV` or
+`RACK_ENV`, and for the address `PILLION_REDIS_URL`, or else the variable that `REDIS_PROVIDER` names, or else
+`REDIS_URL`. An empty variable counts as unset.
 """
 
 from __future__ import annotations
@@ -43,15 +43,18 @@ from pillion import configfile
 from pillion.config import Capsule, Config, RedisSettings
 from pillion.errors import ConfigError
 from pillion.mask import mask_secrets, mask_url
-from pillion.options import CAPSULE, CODE_ONLY, GENERAL, REDIS, parse, unknown
+from pillion.options import CAPSULE, CODE_ONLY, GENERAL, REDIS, SILENT, parse, shown, unknown
 
 __all__ = ["Line", "Resolved", "listing", "mask_secrets", "mask_url", "resolve"]
 
 DEFAULT = "default"
 CODE = "code: pillion.configure"
 TABLES = ("redis", "capsules", "default_job_options")
+IDLE = "redis_idle_timeout"
 FLAG_NAMES = {"queues": "queue"}
-TOP = (*CAPSULE, *GENERAL, *TABLES)
+TOP = (*CAPSULE, *GENERAL, *TABLES, IDLE)
+ENVIRONMENT_VARIABLES = ("RACK_ENV", "RAILS_ENV", "APP_ENV")
+"""What names the environment, besides `PILLION_ENV`; a later one wins."""
 
 _Setting: TypeAlias = tuple[str, Any, str]
 """Dotted name, value not yet checked, where it stands. None as a value takes a lower place's value away."""
@@ -60,10 +63,11 @@ _Where: TypeAlias = Callable[..., str]
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """The configuration, and for each option by its dotted name the place its value came from."""
+    """The configuration, for each option by its dotted name the place its value came from, and what to tell people."""
 
     config: Config
     sources: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -102,10 +106,12 @@ def resolve(
     from_flags = list(_flatten(flags, _flag, code=True))
     from_env = list(_from_environment(env))
     above = [*from_env, *from_code, *from_flags]
-    for name, value, where in (*_from_file(cwd, file, above), *above):
+    from_file, notes = _from_file(cwd, file, env, above)
+    for name, value, where in (*from_file, *above):
         chosen[name] = None if value is None else parse(name, value, where)
         sources[name] = where
-    return _build({name: value for name, value in chosen.items() if value is not None}, sources)
+    config = _build({name: value for name, value in chosen.items() if value is not None}, sources)
+    return Resolved(config, sources, notes)
 
 
 def listing(resolved: Resolved) -> list[Line]:
@@ -124,7 +130,7 @@ def _shown(name: str, value: Any) -> Any:
         return None
     if name == "redis.url":
         return mask_url(value)
-    if name == "redis.client":
+    if name == "redis.client" or (name == "redis.adapter" and not isinstance(value, str)):
         return type(value).__name__  # its repr may hold the password
     if name.endswith("queues"):
         return [f"{queue},{weight}" if weight else queue for queue, weight in value]
@@ -138,16 +144,18 @@ def _flag(*path: str) -> str:
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
-def _from_file(cwd: Path, file: Path | None, above: list[_Setting]) -> Iterator[_Setting]:
+def _from_file(
+    cwd: Path, file: Path | None, env: Mapping[str, str], above: list[_Setting]
+) -> tuple[list[_Setting], tuple[str, ...]]:
     path = file or configfile.find_pyproject(cwd)
     if path is None:
-        return
-    found = configfile.read(path, cwd, TOP)
-    yield from _flatten(found.options, found.where)
+        return [], ()
+    found = configfile.read(path, cwd, TOP, env)
     named = [value for name, value, _ in above if name == "environment"]
-    section = str(named[-1] if named else found.options.get("environment", Config().environment))
-    if section in found.sections:
-        yield from _flatten(found.sections[section], lambda *path: found.where(section, *path))
+    section = str(named[-1] if named else found.options.get("environment") or Config().environment)
+    below = found.sections.get(section, {})
+    settings = [*_flatten(found.options, found.where), *_flatten(below, lambda *path: found.where(section, *path))]
+    return settings, tuple(found.notes(section))
 
 
 def _from_environment(env: Mapping[str, str]) -> Iterator[_Setting]:
@@ -155,8 +163,9 @@ def _from_environment(env: Mapping[str, str]) -> Iterator[_Setting]:
     _refuse_typing_mistakes(env, variables)
     if env.get("DEBUG_INVOCATION") == "1":  # systemd starts a unit again, to find out what is wrong with it
         yield "verbose", True, "environment variable DEBUG_INVOCATION"
-    if env.get("APP_ENV"):
-        yield "environment", env["APP_ENV"], "environment variable APP_ENV"
+    for variable in ENVIRONMENT_VARIABLES:
+        if env.get(variable):
+            yield "environment", env[variable], f"environment variable {variable}"
     yield from _redis_address(env)
     for variable, name in variables.items():
         if env.get(variable):
@@ -202,10 +211,14 @@ def _redis_address(env: Mapping[str, str]) -> Iterator[_Setting]:
 
 def _flatten(options: Mapping[str, Any], where: _Where, *, code: bool = False) -> Iterator[_Setting]:
     for name, value in options.items():
-        if value is None:
+        if name == "logger" and code:
+            yield _logger(value, where)
+        elif value is None:
             continue
-        if name == "redis":
+        elif name == "redis":
             yield from _redis(value, where, code=code)
+        elif name == IDLE:  # as Sidekiq calls it
+            yield "redis.idle_timeout", value, where(name)
         elif name == "capsules":
             yield from _capsules(value, where)
         elif name == "default_job_options":
@@ -214,6 +227,14 @@ def _flatten(options: Mapping[str, Any], where: _Where, *, code: bool = False) -
             yield name, value, where(name)
         else:
             unknown(name, [known for known in TOP if code or known not in CODE_ONLY], where(name))
+
+
+def _logger(value: Any, where: _Where) -> _Setting:
+    """Sidekiq's way to switch its log off, `logger=None`, is a level here."""
+    if value is not None:
+        cure = 'lines go to logging.getLogger("pillion"): put your handlers there, or on the root logger'
+        _expected("logger", "None, which switches the log off", value, where, cure)
+    return "log_level", SILENT, f"{where('logger')}(logger=None)"
 
 
 def _redis(value: Any, where: _Where, *, code: bool) -> Iterator[_Setting]:
@@ -269,23 +290,21 @@ def _capsule_option(capsule: str, name: str) -> str:
 
 
 def _expected(name: str, expected: str, value: Any, where: _Where, cure: str) -> NoReturn:
-    shown = mask_secrets(repr(value))[:80]
-    raise ConfigError(f"{name}: expected {expected}, got {shown} ({where(*name.split('.'))}); {cure}")
+    raise ConfigError(f"{name}: expected {expected}, got {shown(value)} ({where(*name.split('.'))}); {cure}")
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
-def _build(chosen: Mapping[str, Any], sources: Mapping[str, str]) -> Resolved:
+def _build(chosen: Mapping[str, Any], sources: Mapping[str, str]) -> Config:
     _belong_together(chosen, sources)
     options = {**Config().default_job_options, **_below(chosen, "default_job_options.")}
-    config = Config(
+    return Config(
         **{name: value for name, value in chosen.items() if name in GENERAL},
         redis=RedisSettings(**_below(chosen, "redis.")),
         capsules=_build_capsules(chosen, sources),
         default_job_options=options,
     )
-    return Resolved(config, dict(sources))
 
 
 def _below(chosen: Mapping[str, Any], prefix: str) -> dict[str, Any]:

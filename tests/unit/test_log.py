@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+import pillion
 from pillion import log
 from pillion.config import Config
 from pillion.context import RunningJob, enter, leave
@@ -38,6 +39,7 @@ from pillion.events import (
 from pillion.log import JobFilter, JobLines, JsonFormatter, PrettyFormatter, configure, hold_level
 from pillion.log_sink import SinkHandler
 from pillion.registry import Definition, Place
+from pillion.setup import Setup
 from pillion.types import Dead, Discard, Done, Outcome, Requeue, Retry, Snooze
 
 APP = logging.getLogger("app")
@@ -76,6 +78,7 @@ def restored() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.raiseExceptions = raising
+    logging.getLogger("pillion").setLevel(logging.NOTSET)
     log._filter.clock = log.SystemClock()
 
 
@@ -433,6 +436,7 @@ def test_a_handler_of_the_app_that_fails_prints_nothing(capfd: pytest.CaptureFix
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.rule("log.own", instead=True)
 def test_handlers_that_the_app_set_up_first_stay_alone_and_learn_the_job(root: logging.Logger) -> None:
     theirs = Said()
     handler = logging.StreamHandler(theirs)
@@ -523,7 +527,83 @@ def test_a_terminal_gets_pretty_lines_in_colour_and_anything_else_json(monkeypat
     assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d\d\d WARN  \[app\] hello", said.lines()[0])
 
 
-# The two forms
+# Off
+
+
+def anything_wanted() -> bool:
+    """Whether lines about jobs hear of anything at all."""
+    events = Events()
+    JobLines().attach(events)
+    return any(events.wanted(kind) for kind in (JobStarted, JobSettled, JobFailed, StoreDown, PayloadRejected))
+
+
+@pytest.mark.rule("log.off", instead=True)
+def test_a_silent_log_says_nothing_of_ours_and_leaves_the_app_alone(root: logging.Logger) -> None:
+    said = configured(log_level="silent", verbose=True)
+    assert not any(isinstance(handler, SinkHandler) for handler in root.handlers)
+    assert not anything_wanted()
+    theirs = Said()
+    handler = logging.StreamHandler(theirs)
+    root.addHandler(handler)
+    for name in ("pillion", "pillion.job.HardWorker", "app"):
+        logging.getLogger(name).critical("from %s", name)
+    root.removeHandler(handler)
+    assert (said.lines(), theirs.lines()) == ([], ["from app"])
+
+
+def test_a_log_may_be_switched_off_and_on_again(root: logging.Logger) -> None:
+    said = configured()
+    logging.getLogger("pillion").info("one")
+    configure(Config(log_level="silent"), said)
+    logging.getLogger("pillion").critical("two")
+    configure(Config(), said)
+    logging.getLogger("pillion").info("three")
+    assert [line["msg"] for line in said.records()] == ["one", "three"]
+    assert anything_wanted()
+
+
+def test_a_level_that_the_app_gave_our_logger_stays() -> None:
+    logging.getLogger("pillion").setLevel("ERROR")
+    said = configured()
+    logging.getLogger("pillion").warning("dropped")
+    assert said.lines() == []
+    assert logging.getLogger("pillion").level == logging.ERROR
+
+
+@pytest.mark.rule("log.off", instead=True)
+def test_logger_none_holds_in_every_process_from_then_on() -> None:
+    setup = Setup(logger=None)
+    assert not logging.getLogger("pillion").isEnabledFor(logging.CRITICAL)
+    setup.configure(concurrency=3)
+    Setup(concurrency=2)
+    assert not logging.getLogger("pillion").isEnabledFor(logging.CRITICAL)
+    assert setup.config.log_level == "silent"
+    setup.configure(log_level="info")
+    assert logging.getLogger("pillion").isEnabledFor(logging.CRITICAL)
+
+
+@pytest.mark.rule("log.level")
+def test_the_level_of_the_logger_itself_mutes_too() -> None:
+    logging.getLogger("pillion").setLevel(logging.CRITICAL)
+    assert not anything_wanted()
+
+
+# The forms
+
+
+@pytest.mark.rule("log.plain")
+def test_a_plain_line_names_process_and_thread_before_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = configured(log_format="plain")
+    with running(), pillion.log_context(order=17):
+        APP.warning("hello")
+    tid = log_tid(threading.get_ident() ^ os.getpid())
+    expected = (
+        rf"[\d:]{{8}}\.\d{{3}} WARN  pid={os.getpid()} tid={tid} order=17 jid=b1 class=HardWorker .*: \[app\] hello"
+    )
+    assert re.fullmatch(expected, said.lines()[0])
+    assert "\x1b" not in terminal_says(monkeypatch, Config(log_format="plain"))
+    on_heroku = terminal_says(monkeypatch, Config(log_format="plain"), DYNO="web.1")
+    assert re.fullmatch(r"WARN  pid=\d+ tid=\w+: \[app\] hello\r\n", on_heroku)
 
 
 @pytest.mark.rule("log.json")

@@ -81,10 +81,11 @@ WRONG: list[tuple[str, object, str]] = [
     (
         "log_level",
         "wrning",
-        "log_level: expected one of debug, info, warning, error, critical, warn, fatal, got 'wrning'",
+        "log_level: expected one of debug, info, warning, error, critical, silent, warn, fatal, got 'wrning'",
     ),
     ("wire", "9", "wire: expected one of 8, 7, 6, got '9'"),
     ("environment", "two words", "environment: expected a name without spaces"),
+    ("tag", "x" * 99 + "\u200b", f"tag: expected one line of text, got '{'x' * 76}..."),
     ("queues", ["a", "a"], "queues: expected every queue once"),
     ("queues", ["a,0", "b,2"], "queues: expected weights of 1 and more, or none"),
     ("queues", ["a,-1"], "weight of queue a: expected a whole number from 0 to 1000, got '-1'"),
@@ -268,7 +269,7 @@ def test_the_nearest_pyproject_with_our_table_is_read(tmp_path: Path) -> None:
 # --- the environment's own names --------------------------------------------------------------------------------------
 
 
-@pytest.mark.rule("client.url")
+@pytest.mark.rule("client.url", "config.provider")
 @pytest.mark.parametrize(
     ("env", "meant", "source"),
     [
@@ -290,7 +291,7 @@ def test_where_the_address_comes_from(
     assert (source or "default") in resolved.sources.get("redis.url", "default")
 
 
-@pytest.mark.rule("client.url")
+@pytest.mark.rule("client.url", "config.provider")
 @pytest.mark.parametrize(
     ("env", "sentence"),
     [
@@ -316,18 +317,41 @@ def test_other_programs_variables_are_left_alone(tmp_path: Path) -> None:
     assert resolve(flags={}, code={}, env=env, cwd=tmp_path).sources == {}
 
 
-@pytest.mark.rule("config.environment", instead=True)
+@pytest.mark.rule("config.environment")
 @pytest.mark.parametrize(
     ("env", "flags", "meant"),
     [
         ({}, {}, "development"),
-        ({"APP_ENV": "staging"}, {}, "staging"),
+        ({"APP_ENV": "", "RAILS_ENV": "", "RACK_ENV": ""}, {}, "development"),
+        ({"RACK_ENV": "deployment"}, {}, "deployment"),
+        ({"RACK_ENV": "deployment", "RAILS_ENV": "review"}, {}, "review"),
+        ({"RACK_ENV": "deployment", "RAILS_ENV": "review", "APP_ENV": "staging"}, {}, "staging"),
         ({"APP_ENV": "staging", "PILLION_ENV": "test"}, {}, "test"),
         ({"APP_ENV": "staging"}, {"environment": "production"}, "production"),
     ],
 )
 def test_which_environment_it_is(env: dict[str, str], flags: dict[str, str], meant: str, tmp_path: Path) -> None:
     assert resolve(flags=flags, code={}, env=env, cwd=tmp_path).config.environment == meant
+
+
+@pytest.mark.rule("log.off", instead=True)
+def test_logger_none_switches_the_log_off(tmp_path: Path) -> None:
+    resolved = resolve(flags={}, code={"logger": None}, env={}, cwd=tmp_path)
+    assert resolved.config.log_level == "silent"
+    assert resolved.sources["log_level"] == "code: pillion.configure(logger=None)"
+
+
+@pytest.mark.rule("log.own", instead=True)
+def test_a_logger_of_ones_own_is_refused_with_the_cure(tmp_path: Path) -> None:
+    sentence = r"logger: expected None, which switches the log off, got <.*>.*; lines go to logging.getLogger\("
+    with pytest.raises(ConfigError, match=sentence):
+        resolve(flags={}, code={"logger": object()}, env={}, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["concurrency", "timeout", "verbose", "wire", "tag", "labels", "redis", "max_memory"])
+def test_numbers_too_long_to_print_are_refused_as_anything_else(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected .*, got a huge number"):
+        settle("code", {name: 16**5000}, tmp_path)
 
 
 def test_switches_and_lists_in_the_environment(tmp_path: Path) -> None:
