@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pillion.client import Client, via
+from pillion.client import Client
 from pillion.config import Capsule, Config, RedisSettings
-from pillion.context import RunningJob, current_job, log_context
+from pillion.context import RunningJob, current_job, is_promotion, log_context
 from pillion.errors import (
     ArgumentsError,
     BootError,
@@ -44,6 +44,8 @@ from pillion.errors import (
 )
 from pillion.job import Job, job
 from pillion.loader import on_load
+from pillion.middleware_base import Middleware
+from pillion.routing import via
 from pillion.setup import Setup, configure, configure_client, configure_server, is_worker, subscribe
 from pillion.types import Drop, Later, discard, snooze
 from pillion.version import __version__
@@ -64,6 +66,7 @@ __all__ = [
     "Job",
     "Later",
     "MaybeEnqueued",
+    "Middleware",
     "MiddlewareError",
     "NotReplicated",
     "PartlyEnqueued",
@@ -89,6 +92,7 @@ __all__ = [
     "current_job",
     "discard",
     "embed",
+    "is_promotion",
     "is_worker",
     "job",
     "log_context",

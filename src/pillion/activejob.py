@@ -22,6 +22,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pillion.errors import PayloadError, UnknownJob
+from pillion.payload import is_name
+from pillion.plain import MAX_DEPTH
 from pillion.registry import Definition, Registry
 from pillion.types import Payload
 
@@ -38,7 +40,7 @@ _SERIALIZED: Final = "_aj_serialized"
 
 def real_name(name: str, wrapped: object) -> str:
     """The class that a payload is about: `wrapped` where it has one, as every log line and counter of Sidekiq does."""
-    return wrapped if isinstance(wrapped, str) and wrapped else name
+    return wrapped if is_name(wrapped) else name
 
 
 def find(registry: Registry, name: str, wrapped: object) -> Definition | None:
@@ -72,17 +74,17 @@ def unwrap(payload: Payload) -> Payload:
     return payload | {"args": [plain(each) for each in arguments], "kwargs": keywords}
 
 
-def plain(value: Any) -> Any:
-    """A value without ActiveJob's marks; see the table above."""
-    if isinstance(value, list):
-        return [plain(each) for each in value]
-    if not isinstance(value, dict):
+def plain(value: Any, levels: int = MAX_DEPTH) -> Any:
+    """A value without ActiveJob's marks; see the table above. What stands deeper than Ruby writes stays as it is."""
+    if not levels or not isinstance(value, list | dict):
         return value
+    if isinstance(value, list):
+        return [plain(each, levels - 1) for each in value]
     if _GLOBALID in value:
         return value[_GLOBALID]
     if _SERIALIZED in value:
-        return plain(value["value"]) if "value" in value else value
-    return {key: plain(each) for key, each in value.items() if not key.startswith(_MARKS)}
+        return plain(value["value"], levels - 1) if "value" in value else value
+    return {key: plain(each, levels - 1) for key, each in value.items() if not key.startswith(_MARKS)}
 
 
 def shown_class(payload: Payload) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, TypeAlias
 
 from pillion.errors import MiddlewareError
+from pillion.middleware_base import Home, at_home
+from pillion.middleware_base import Middleware as Base
 
 Middleware: TypeAlias = Callable[..., Any]
 """A class whose instances are called, a generator function, or an object with `__call__`."""
@@ -39,12 +41,14 @@ class Entry:
 
     __slots__ = ("args", "is_async", "kwargs", "make", "middleware")
 
-    def __init__(self, middleware: Middleware, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, middleware: Middleware, args: tuple[Any, ...], kwargs: dict[str, Any], home: Home | None = None
+    ) -> None:
         self.middleware = middleware
         self.args = args
         self.kwargs = kwargs
         self.is_async = inspect.isasyncgenfunction(_body(middleware))
-        self.make: Callable[[], Callable[..., Any]] = self._maker()
+        self.make: Callable[[], Callable[..., Any]] = self._maker(home)
 
     @property
     def name(self) -> str:
@@ -59,13 +63,17 @@ class Entry:
         name = self.name.rpartition(".")[2]
         return f"{name}({', '.join(shown)})" if shown else name
 
-    def _maker(self) -> Callable[[], Callable[..., Any]]:
+    def _maker(self, home: Home | None) -> Callable[[], Callable[..., Any]]:
         middleware = self.middleware
         if not isinstance(middleware, type):
+            at_home(middleware, home)
             return lambda: middleware
+        make: Callable[[], Callable[..., Any]]
         if not _fits(middleware, self.args, self.kwargs, self.name):
-            return self._make_unproved
-        return functools.partial(middleware, *self.args, **self.kwargs) if self.args or self.kwargs else middleware
+            make = self._make_unproved
+        else:
+            make = functools.partial(middleware, *self.args, **self.kwargs) if self.args or self.kwargs else middleware
+        return (lambda: at_home(make(), home)) if issubclass(middleware, Base) else make
 
     def _make_unproved(self) -> Callable[..., Any]:
         try:
@@ -84,12 +92,14 @@ class Chain:
 
     Args:
         kind: what the chain is for; with it, a middleware of the other kind is refused at registration.
+        home: the setup it belongs to, for middlewares that inherit `pillion.Middleware`.
     """
 
-    __slots__ = ("_lock", "entries", "kind")
+    __slots__ = ("_home", "_lock", "entries", "kind")
 
-    def __init__(self, kind: Kind | None = None) -> None:
+    def __init__(self, kind: Kind | None = None, home: Home | None = None) -> None:
         self.kind: Kind | None = kind
+        self._home = home
         self.entries: tuple[Entry, ...] = ()
         self._lock = threading.Lock()
 
@@ -136,7 +146,7 @@ class Chain:
 
     def copy(self) -> Chain:
         """A chain of its own with the same entries."""
-        twin = Chain(self.kind)
+        twin = Chain(self.kind, self._home)
         twin.entries = self.entries
         return twin
 
@@ -158,7 +168,7 @@ class Chain:
 
     def _entry(self, middleware: Middleware, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
         _check(middleware, args or kwargs, self.kind)
-        return Entry(middleware, args, kwargs)
+        return Entry(middleware, args, kwargs, self._home)
 
     def _without(self, middleware: Middleware) -> tuple[Entry, ...]:
         return tuple(entry for entry in self.entries if entry.middleware != middleware)

@@ -9,14 +9,14 @@ caller who cannot know is told so (`MaybeEnqueued`). Nothing here runs jobs; `ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, TypeAlias
 
 from pillion import inline
 from pillion import setup as setups
 from pillion.bulk import Bulk, Item, Jids
+from pillion.enqueue import Enqueuing
 from pillion.errors import (
     Ambiguous,
     ConfigError,
@@ -27,7 +27,6 @@ from pillion.errors import (
     Refused,
     StoreError,
     Unavailable,
-    UsageError,
 )
 from pillion.job_options import fresh
 from pillion.middleware import run_client
@@ -35,6 +34,7 @@ from pillion.payload import check_size, encode, normalise, stamp, verify
 from pillion.registry import Definition, definition_of
 from pillion.setup import Setup
 from pillion.store import ops
+from pillion.store.connection import AsyncStore, Store
 from pillion.store.exchange import refusal
 from pillion.store.ops import Op, Parcel
 from pillion.types import Payload
@@ -58,20 +58,36 @@ Holder: TypeAlias = Callable[[Delivery], Delivery | None]
 """Given where a push would go, what holds it until a commit, or None where no transaction is open."""
 
 
-class Client:
-    """Pushes jobs through one `Setup`: its chains, its options, its Redis.
+class Client(Enqueuing):
+    """Pushes jobs through one `Setup`: its chains, its options, its Redis; without arguments, the default one.
 
     Safe to share between threads, event loops and forked children; connections are pooled and opened as needed.
 
         client = Client("redis://localhost:6379")
         client.push({"class": "HardWorker", "args": ["bob", 5]})
+
+    Args:
+        redis: a Redis for a setup of its own, as `Setup` takes it, with `options` beside it.
+        setup: the setup instead of one of its own.
+        pool: another Redis than the setup's, as `Setup` takes it, or a `Client`, whose Redis it is.
     """
 
-    def __init__(self, redis: Any = None, *, setup: Setup | None = None, **options: Any) -> None:
+    def __init__(self, redis: Any = None, *, setup: Setup | None = None, pool: Any = None, **options: Any) -> None:
         own = redis is not None or options
-        if own and setup is not None:
+        if own and (setup is not None or pool is not None):
             raise ConfigError("expected a setup or options of its own, got both; give the options to the setup")
         self.setup = setup or (Setup(redis, **options) if own else setups.default)
+        self._place: Setup = self.setup if pool is None else pool._place if isinstance(pool, Client) else Setup(pool)
+
+    @property
+    def store(self) -> Store:
+        """The Redis that this client pushes to, for threads."""
+        return self._place.store
+
+    @property
+    def astore(self) -> AsyncStore:
+        """The same for asyncio callers."""
+        return self._place.astore
 
     def push(
         self, item: Item, *, once: bool = False, durability: Durability = None, after_commit: bool = True
@@ -150,11 +166,11 @@ class Client:
 
     def close(self) -> None:
         """Close this process's pooled connections. The client can be used again; it then opens new ones."""
-        self.setup.store.close()
+        self.store.close()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a loop that ends as `asyncio.run` ends it does so itself."""
-        await self.setup.astore.close()
+        await self.astore.close()
 
     def describe(self, item: Item) -> tuple[object, Payload]:
         """What middleware is given for an item: the job class or its name, and the complete payload."""
@@ -175,7 +191,7 @@ class Client:
         """Take one payload through middleware, checks and encoding; None where middleware stopped it."""
         setup = self.setup
         if setup.client_middleware:
-            kept = run_client(setup.client_middleware, job_class, _own(payload), payload["queue"], setup.store)
+            kept = run_client(setup.client_middleware, job_class, _own(payload), payload["queue"], self.store)
             if kept is None:
                 return None
             payload = kept
@@ -205,7 +221,7 @@ class RedisDelivery:
     def send(self, client: Client, parcels: Sequence[Parcel], *, once: bool, durability: Durability) -> None:
         op = _push_op(client, parcels, once, durability)
         try:
-            answer = client.setup.store.run(op)
+            answer = client.store.run(op)
         except StoreError as error:
             raise _account(parcels, error, once, durability) from error
         _confirm(parcels, answer, once, durability)
@@ -213,7 +229,7 @@ class RedisDelivery:
     async def asend(self, client: Client, parcels: Sequence[Parcel], *, once: bool, durability: Durability) -> None:
         op = _push_op(client, parcels, once, durability)
         try:
-            answer = await client.setup.astore.run(op)
+            answer = await client.astore.run(op)
         except StoreError as error:
             raise _account(parcels, error, once, durability) from error
         _confirm(parcels, answer, once, durability)
@@ -262,39 +278,8 @@ def deliver_as_before(token: Any) -> None:
     _here.reset(token)
 
 
-_default = Client(setup=setups.default)
-
-
-def default_client() -> Client:
-    """The client of the default setup, which job classes push through."""
-    return _default
-
-
-_via: ContextVar[Client | None] = ContextVar("pillion_via", default=None)
-
-
-@contextmanager
-def via(client: Client) -> Generator[Client]:
-    """Push through another client in this block, and in what it calls or awaits: `with pillion.via(reports): ...`.
-
-    A `set(client=...)` goes before it, a class option `client` after it. Raises UsageError for anything but a client.
-    """
-    if not isinstance(client, Client):
-        raise UsageError(f"expected a pillion.Client, got {type(client).__name__}; write via(pillion.Client(...))")
-    token = _via.set(client)
-    try:
-        yield client
-    finally:
-        _via.reset(token)
-
-
-def via_client() -> Client | None:
-    """The client of the innermost `via` block, None outside of any."""
-    return _via.get()
-
-
 def _push_op(client: Client, parcels: Sequence[Parcel], once: bool, durability: Durability) -> Op[Any]:
-    keys = client.setup.store.keys
+    keys = client.store.keys
     if durability not in (None, "replicated"):
         raise PayloadError(f'expected durability to be "replicated" or None, got {durability!r}')
     if once and durability:
@@ -302,7 +287,7 @@ def _push_op(client: Client, parcels: Sequence[Parcel], once: bool, durability: 
     if once:
         return ops.push_once(keys, parcels)
     if durability:
-        patience = min(REPLICA_WAIT, client.setup.config.redis.timeout / 2)
+        patience = min(REPLICA_WAIT, client.store.settings.timeout / 2)
         return ops.push(keys, parcels, replicas=REPLICAS, wait_ms=int(patience * 1000))
     return ops.push(keys, parcels)
 

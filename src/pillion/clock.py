@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_STEADY = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 
 class Clock(Protocol):
@@ -31,4 +31,4 @@ class SystemClock:
         return time.time()
 
     def steady(self) -> float:
-        return time.clock_gettime(_STEADY)
+        return time.monotonic() if _STEADY is None else time.clock_gettime(_STEADY)

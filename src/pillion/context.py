@@ -81,6 +81,11 @@ class RunningJob(msgspec.Struct, frozen=True, eq=False):
         return self.definition.name
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The options of its definition (`queue`, `retry`, `tags`, keys of your own); a push may have set others."""
+        return self.definition.options
+
+    @property
     def queue(self) -> str:
         """The queue it was taken from."""
         return self.claim.queue
@@ -129,6 +134,28 @@ def enter(running: RunningJob) -> Token[RunningJob | None]:
 def leave(token: Token[RunningJob | None]) -> None:
     """Put back what was current before `enter`."""
     _current.reset(token)
+
+
+_promoted: ContextVar[Payload | None] = ContextVar("pillion_promoted", default=None)
+
+
+@contextmanager
+def promoting(payload: Payload) -> Generator[None]:
+    """For this block, `payload` is a stored job that is on its way through client middleware again."""
+    token = _promoted.set(payload)
+    try:
+        yield
+    finally:
+        _promoted.reset(token)
+
+
+def is_promotion(job: Payload) -> bool:
+    """For client middleware: whether `job` is not pushed by a program, but was stored and now goes to its queue.
+
+    True for a scheduled or failed job that has become due, or that somebody sends on, and only for that one: what the
+    middleware itself pushes meanwhile is a first push. `job` is the mapping that the middleware was given.
+    """
+    return _promoted.get() is job
 
 
 _log_fields: ContextVar[Mapping[str, Any] | None] = ContextVar("pillion_log_fields", default=None)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pillion import setup as setups
 from pillion.define import option_sources
+from pillion.mask import mask_url
 from pillion.registry import Definition, definition_of
 
 
@@ -45,5 +46,5 @@ def effective_options(definition: Definition) -> EffectiveOptions:
         options[name] = Option(value, defaults.sources.get(f"default_job_options.{name}", "default"))
     for name, value in (definition.options | definition.transport).items():
         source = "changed after the definition" if name in definition.changed else given[name]
-        options[name] = Option(value, source)
+        options[name] = Option(mask_url(value) if name == "pool" and isinstance(value, str) else value, source)
     return options

@@ -15,7 +15,7 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeAlias, TypeVar, overload
 
 from pillion import registry
 from pillion.context import RunningJob
@@ -25,6 +25,9 @@ from pillion.errors import ArgumentsError, DefinitionError
 from pillion.job_options import sort_options
 from pillion.registry import Definition, definition_of
 from pillion.setter import Row, Setter
+
+if TYPE_CHECKING:
+    from pillion.enqueue import HasPerform
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,12 +45,6 @@ RetryIn: TypeAlias = (
 RetriesExhausted: TypeAlias = (
     Callable[[dict[str, Any], BaseException], object] | Callable[[dict[str, Any]], object] | Callable[[], object]
 )
-
-
-class HasPerform(Protocol[P, R_co]):
-    """Anything with a `perform`; how type checkers learn what a job takes."""
-
-    def perform(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
 class Job:

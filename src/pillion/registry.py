@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 
 from pillion.errors import ArgumentsError, DefinitionError, UnknownJob
-from pillion.job_options import fresh
+from pillion.job_options import Isolation, fresh
 
 if TYPE_CHECKING:
     from pillion.context import RunningJob
@@ -56,11 +56,12 @@ class Definition:
         name: its name on the wire.
         aliases: older names that it still answers to.
         changed: names of options that were changed after the definition.
-        transport: what only steers the push (`once`, `durability`, `client`, `after_commit`).
+        transport: what only steers the push (`once`, `durability`, `after_commit`, and where it goes).
         target: the class, or the plain function.
         handle: what client middleware is given: the class, or the `FunctionJob`.
         kind: `class`, `function`, or `stub` for a class without `perform`.
-        is_async: it runs on the event loop.
+        is_async: it is a coroutine function.
+        isolation: it runs in a process of its own; None where it does not.
         place: where it stands in the source.
         signature: what it takes; None if that cannot be known.
         retry_in, retries_exhausted: its retry blocks, or None.
@@ -72,6 +73,7 @@ class Definition:
         "changed",
         "handle",
         "is_async",
+        "isolation",
         "kind",
         "name",
         "place",
@@ -94,6 +96,7 @@ class Definition:
         options: Mapping[str, Any] | None = None,
         transport: Mapping[str, Any] | None = None,
         is_async: bool = False,
+        isolation: Isolation | None = None,
         signature: Signature | None = None,
         retry_in: Callable[..., Any] | None = None,
         retries_exhausted: Callable[..., Any] | None = None,
@@ -108,6 +111,7 @@ class Definition:
         self.changed: frozenset[str] = frozenset()
         self.transport = dict(transport or {})
         self.is_async = is_async
+        self.isolation = isolation
         self.signature = signature
         self.retry_in = retry_in
         self.retries_exhausted = retries_exhausted
@@ -119,6 +123,11 @@ class Definition:
         A copy, so that middleware which changes a job in place changes this one job.
         """
         return fresh(self._options)
+
+    @property
+    def runs_on_loop(self) -> bool:
+        """Whether a worker runs it on its event loop; else a thread runs it, or waits for its process."""
+        return self.is_async and self.isolation is None
 
     @property
     def where(self) -> str:

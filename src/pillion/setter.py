@@ -15,10 +15,12 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from pillion import due
-from pillion.client import default_client, via_client
+from pillion.enqueue import beside, item_of
 from pillion.errors import ArgumentsError, ConfigError, UsageError
-from pillion.job_options import fresh, sort_options
+from pillion.job_options import fresh, over, sort_options
+from pillion.mask import mask_secrets
 from pillion.registry import Definition
+from pillion.routing import client_for
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,7 +73,7 @@ class Setter(Generic[P, R_co]):
     ) -> None:
         self.definition = definition
         self._options = options or {}
-        self._transport = definition.transport if transport is None else transport
+        self._transport = transport or {}
         self._timing = timing or {}
 
     def set(self, /, **options: Any) -> Setter[P, R_co]:
@@ -81,7 +83,8 @@ class Setter(Generic[P, R_co]):
             **options: `queue`, `retry`, `retry_for`, `retry_queue`, `dead`, `backtrace`, `tags`, `log_level` and free
                 keys go into the payload; `wait` (seconds or timedelta) or `wait_until` (aware datetime or epoch
                 seconds) schedule what `perform_async` and `perform_bulk` push; `once=True` makes a push idempotent by
-                its `jid`; `durability="replicated"` waits for replicas; `client` pushes through another client;
+                its `jid`; `durability="replicated"` waits for replicas; `client` pushes through another client, `pool`
+                to another Redis, `client_class` through a client of that class;
                 `after_commit=False` does not wait for a database transaction.
 
         Raises:
@@ -92,7 +95,7 @@ class Setter(Generic[P, R_co]):
         return Setter(
             self.definition,
             {**self._options, **given.wire},
-            {**self._transport, **given.transport},
+            over(self._transport, given.transport),
             _checked_timing(self.definition.name, given.timing) or self._timing,
         )
 
@@ -243,15 +246,12 @@ class Setter(Generic[P, R_co]):
     delay_for = delay_until = apply_async = send = delay
 
     def _client(self) -> Pusher:
-        """Explicitly set, else of a `via` block, else the definition's, else the default one."""
-        chosen, own = self._transport.get("client"), self.definition.transport.get("client")
-        if chosen is not None and chosen is not own:
-            explicit: Pusher = chosen
-            return explicit
-        return via_client() or own or default_client()
+        client: Pusher = client_for(self.definition.transport, self._transport)
+        return client
 
     def _beside(self) -> dict[str, Any]:
-        return {name: value for name, value in self._transport.items() if name != "client"}
+        own, given = self.definition.transport, self._transport
+        return beside(over(own, given)) if own or given else {}
 
     def _later(self, client: Pusher) -> float | None:
         """When `set(wait=...)` or `set(wait_until=...)` wants the job to run, or None for at once."""
@@ -262,15 +262,7 @@ class Setter(Generic[P, R_co]):
         return due.moment(self.definition.name, self._timing["wait_until"], _now(client))
 
     def _item(self, args: Sequence[Any], kwargs: Mapping[str, Any], at: float | None) -> dict[str, Any]:
-        positional, named = self.definition.bind(args, kwargs)
-        item: dict[str, Any] = {"class": self.definition, "args": positional}
-        if self._options:
-            item |= fresh(self._options)
-        if named:
-            item["kwargs"] = named
-        if at is not None:
-            item["at"] = at
-        return item
+        return item_of(self.definition, args, kwargs, self._options, at)
 
     def _bulk_item(
         self,
@@ -300,7 +292,7 @@ class Setter(Generic[P, R_co]):
 
     def __repr__(self) -> str:
         given = {**self._options, **self._transport, **self._timing}
-        return f"<Setter {self.definition.name} {given}>"
+        return mask_secrets(f"<Setter {self.definition.name} {given}>")
 
 
 def _now(client: Pusher) -> float:

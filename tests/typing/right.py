@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar, assert_type
 
@@ -135,3 +136,33 @@ async def twins() -> None:
     await send_email.set(wait=5).aperform_async(7)
     assert_type(await send_email.aperform_inline(7), bool | None)
     assert_type(await plain.aperform_inline(7), str | None)
+
+
+def clients() -> None:
+    client = pillion.Client()
+    assert_type(client.enqueue(HardWorker, "bob", 5), str | None)
+    client.enqueue(Heir, "bob", count=5)
+    client.enqueue(AsyncWorker, "bob", loud=True)
+    client.enqueue(Stub, 1, "two", [3])
+    client.enqueue(plain, 7, template="hi")
+    client.enqueue(with_blocks)
+    client.enqueue_to("critical", HardWorker, "bob")
+    client.enqueue_in(timedelta(minutes=5), HardWorker, "bob", 5)
+    assert_type(client.enqueue_to_in("critical", 60, send_email, 7, template="hi"), str | None)
+
+
+async def aclients() -> None:
+    client = pillion.Client()
+    assert_type(await client.aenqueue(HardWorker, "bob", 5), str | None)
+    await client.aenqueue_to("critical", plain, 7)
+    await client.aenqueue_in(60, send_email, 7)
+    await client.aenqueue_to_in("critical", 60, Heir, "bob")
+
+
+class Audit(pillion.Middleware):
+    def __call__(self, job_instance: object, job: dict[str, Any], queue: str) -> Iterator[None]:
+        assert_type(self.config, pillion.Config)
+        yield
+        with self.redis() as conn:
+            conn.incr("audited")
+        self.logger.info("%s", self.pool.keys)

@@ -87,6 +87,28 @@ async def twins() -> None:
     await send_email.set(wait=5).aperform_in(60, 7, template=5)  # E: of the wrong type
 
 
+def clients() -> None:
+    client = pillion.Client()
+    client.enqueue(HardWorker)  # E: a required argument is missing
+    client.enqueue(HardWorker, 5)  # E: of the wrong type
+    client.enqueue("HardWorker", "bob")  # E: no job class
+    client.enqueue(print, "bob")  # E: no job
+    client.enqueue_to("critical", HardWorker, "bob", "five")  # E: of the wrong type
+    client.enqueue_to(HardWorker, "bob")  # E: no queue
+    client.enqueue_in("soon", HardWorker, "bob")  # E: no interval
+    client.enqueue_in(60, plain, "seven")  # E: of the wrong type
+    client.enqueue_to_in("critical", 60, send_email, 7, template=5)  # E: of the wrong type
+    client.enqueue(plain)  # E: a required argument is missing
+
+
+async def aclients() -> None:
+    client = pillion.Client()
+    await client.aenqueue(HardWorker, 5)  # E: of the wrong type
+    await client.aenqueue_to("critical", send_email, 7)  # E: a required keyword is missing
+    await client.aenqueue_in(60, plain)  # E: a required argument is missing
+    await client.aenqueue_to_in("critical", 60, HardWorker, "bob", "five")  # E: of the wrong type
+
+
 def definitions() -> None:
     @pillion.job(retry_in=5)  # E: no function
     def retried() -> None: ...

@@ -70,7 +70,6 @@ def test_a_slip_is_refused_in_set() -> None:
         ("eta", "use perform_at(...), or set(wait_until=...)."),
         ("priority", "give urgent jobs a queue of their own."),
         ("expires", "pass the time as an argument, and look at it in perform."),
-        ("timeout", "give what perform calls a timeout of its own."),
     ],
 )
 def test_each_near_miss_gets_its_advice(name: str, words: str) -> None:

@@ -394,7 +394,7 @@ def test_options_reach_the_payload_in_their_json_form(name: str, value: Any, sto
     assert type(client.fields[name]) is type(stored)
 
 
-@pytest.mark.rule("fields.pool", "fields.sync", instead=True)
+@pytest.mark.rule("fields.sync", instead=True)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -704,7 +704,7 @@ def test_job_itself_cannot_be_pushed() -> None:
         Job.perform_async()
 
 
-@pytest.mark.rule("fields.pool", instead=True)
+@pytest.mark.rule("fields.pool")
 def test_transport_never_reaches_the_payload(worker: Any, client: Recorder) -> None:
     other = Recorder()
     worker.set(once=True, durability="replicated", client=other).perform_async("a")

@@ -11,14 +11,16 @@ import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, ClassVar
 
 import pytest
 
+import pillion
 from pillion import middleware as running
+from pillion import registry, testing
 from pillion.errors import MiddlewareError, Shutdown
 from pillion.middleware import SKIPPED, Chain, Entry, run_async, run_client, run_sync
 
@@ -998,3 +1000,58 @@ def test_client_middleware_is_closed_where_it_was_opened(ended: list[str]) -> No
     with pytest.raises(KeyError, match="the job's"):
         run_client(chain_of(sets, raising, kind="client"), "Job", {}, "q", None)
     assert ended == ["nothing"]
+
+
+# --- with whole jobs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("middleware.server")
+@pytest.mark.parametrize("is_async", [False, True])
+def test_around_a_function_job_it_gets_an_object_that_tells_about_the_run(is_async: bool) -> None:
+    seen: list[Any] = []
+
+    def look(job_instance: Any, job: dict[str, Any], queue: str) -> Iterator[None]:
+        options = job_instance.options
+        seen.append((job_instance.jid, job_instance.name, options, job_instance.interrupted(), queue))
+        options["tags"].append("changed")
+        yield
+
+    setup = pillion.Setup("redis://nobody.invalid")
+    setup.server_middleware.add(look)
+    client = pillion.Client(setup=setup)
+    with registry.default.restored():
+        if is_async:
+
+            @pillion.job(name="Chained", queue="low", retry=3, tags=["a"], team="blue")
+            async def job() -> None: ...
+        else:
+
+            @pillion.job(name="Chained", queue="low", retry=3, tags=["a"], team="blue")
+            def job() -> None: ...
+
+        for _ in range(2):
+            job.set(client=client, jid="j1", queue="high").perform_inline()
+    options = {"queue": "low", "retry": 3, "tags": ["a", "changed"], "team": "blue"}
+    assert seen == [("j1", "Chained", options, False, "high")] * 2  # a copy each, or the second had it twice
+
+
+@pytest.mark.rule("middleware.stop")
+def test_return_false_after_the_yield_stops_single_pushes_and_those_of_a_bulk() -> None:
+    def picky(job_class: object, job: dict[str, Any], queue: str, pool: object) -> Generator[None, None, bool | None]:
+        yield
+        return False if job["args"][0] % 2 else None
+
+    with registry.default.restored():
+
+        @pillion.job(name="Picky")
+        def job(number: int) -> None: ...
+
+        setup = pillion.Setup("redis://nobody.invalid")
+        setup.client_middleware.add(picky)
+        push = job.set(client=pillion.Client(setup=setup))
+        with testing.fake() as jobs:
+            assert push.perform_async(1) is None
+            assert push.perform_async(2) is not None
+            assert [jid is None for jid in push.perform_bulk([(3,), (4,), (5,)])] == [True, False, True]
+            assert push.perform_inline(7) is None
+            assert [each["args"] for each in jobs] == [[2], [4]]

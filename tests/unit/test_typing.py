@@ -70,4 +70,7 @@ def test_there_are_wrong_calls_of_every_verb() -> None:
     for verb in ("async", "in", "at", "bulk", "inline"):
         assert f".perform_{verb}(" in marked
         assert f".aperform_{verb}(" in marked
+    for verb in ("enqueue", "enqueue_to", "enqueue_in", "enqueue_to_in"):
+        assert f".{verb}(" in marked
+        assert f".a{verb}(" in marked
     assert len(EXPECTED) > 30

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import pillion
-from pillion.client import default_client
 from pillion.errors import StoreError
+from pillion.routing import default_client
 from pillion.store.op import command
 
 Message = MutableMapping[str, Any]

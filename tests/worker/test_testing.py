@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import pillion
+from pillion import registry, testing
 from pillion import setup as setups
-from pillion import testing
 
 ran: list[Any] = []
 
@@ -196,6 +196,103 @@ def test_once_counts_a_jid_once() -> None:
         for _ in range(2):
             pillion.Client().push({"class": "child", "args": [1], "jid": "same"}, once=True)
         assert len(jobs) == 1
+
+
+# --- jobs of Rails ----------------------------------------------------------------------------------------------------
+
+
+def of_rails(name: str, *arguments: Any) -> dict[str, Any]:
+    """What Rails writes for a job of this class."""
+    return {
+        "class": "Sidekiq::ActiveJob::Wrapper",
+        "wrapped": name,
+        "args": [{"job_class": name, "arguments": list(arguments)}],
+    }
+
+
+class Billed(pillion.Job, name="BilledJob", aliases=["OldBilledJob"]):
+    def perform(self, number: int, *, urgent: bool = False) -> tuple[int, bool, str]:
+        assert self.context is not None
+        return number, urgent, self.context.name
+
+
+@pillion.job(name="AsyncBilledJob")
+async def async_billed(customer: str) -> str:
+    return customer
+
+
+KEYWORDS = {"urgent": True, "_aj_ruby2_keywords": ["urgent"]}
+
+
+@pytest.mark.rule("testing.hash", "fields.activejob", "fields.wrapped")
+def test_a_job_that_rails_wrapped_is_performed_under_its_real_class() -> None:
+    met: list[Any] = []
+
+    def look(instance: Any, job: dict[str, Any], queue: str) -> Iterator[None]:
+        met.append((type(instance), job["class"], job["args"], job["kwargs"], queue))
+        yield
+
+    setups.default.server_middleware.add(look)
+    with testing.fake() as jobs:
+        job = of_rails("BilledJob", 17, KEYWORDS)
+        assert jobs.process_job(job) == (17, True, "BilledJob")
+        assert jobs.process_job(of_rails("OldBilledJob", 18)) == (18, False, "BilledJob")
+        customer = {"_aj_globalid": "gid://shop/Customer/5"}
+        assert asyncio.run(jobs.aprocess_job(of_rails("AsyncBilledJob", customer))) == "gid://shop/Customer/5"
+        with pytest.raises(pillion.UnknownJob, match="NobodysJob"):
+            jobs.process_job(of_rails("NobodysJob"))
+        with pytest.raises(pillion.PayloadError, match="expected ActiveJob's hash"):
+            jobs.process_job(of_rails("BilledJob") | {"args": [1, 2]})
+    assert job["args"] == [{"job_class": "BilledJob", "arguments": [17, KEYWORDS]}]
+    assert met[0] == (Billed, "Sidekiq::ActiveJob::Wrapper", [17], {"urgent": True}, "default")
+
+
+@pytest.mark.rule("testing.drain", "testing.inline", "fields.activejob")
+def test_draining_and_inline_unwrap_what_was_pushed_as_rails_pushes_it() -> None:
+    client = pillion.Client()
+    results: list[Any] = []
+
+    def keep(instance: Any, job: dict[str, Any], queue: str) -> Iterator[None]:
+        results.append((yield))
+
+    setups.default.server_middleware.add(keep)
+    with testing.fake() as jobs:
+        client.push(of_rails("BilledJob", 1))
+        client.push(of_rails("AsyncBilledJob", "eve"))
+        assert len(jobs.of(Billed)) == len(jobs.of("AsyncBilledJob")) == 1
+        assert jobs.drain(Billed) == 1
+        assert jobs.drain() == 1
+    with testing.inline():
+        client.push(of_rails("BilledJob", 2))
+    assert results == [(1, False, "BilledJob"), "eve", (2, False, "BilledJob")]
+
+
+@pytest.mark.rule("fields.activejob")
+def test_a_job_for_the_wrapper_itself_gets_the_hash() -> None:
+    with registry.default.restored():
+
+        @pillion.job(name="Sidekiq::ActiveJob::Wrapper")
+        def wrapper(given: dict[str, Any]) -> Any:
+            return given["arguments"]
+
+        with testing.fake() as jobs:
+            assert jobs.process_job(of_rails("BilledJob", 17, KEYWORDS)) == [17, KEYWORDS]
+
+
+@pytest.mark.rule("testing.hash")
+def test_a_hash_needs_a_class_and_arguments_only() -> None:
+    with testing.fake() as jobs:
+        assert jobs.process_job({"class": "BilledJob", "args": [5]}) == (5, False, "BilledJob")
+        assert jobs.process_job({"class": "BilledJob", "args": [5], "kwargs": {"urgent": True}})[1:] == (
+            True,
+            "BilledJob",
+        )  # type: ignore[index]
+        for wrong in ({"class": "BilledJob"}, {"args": []}, {"class": 5, "args": []}):
+            with pytest.raises(pillion.PillionError):
+                jobs.process_job(wrong)
+
+
+# --- fixtures ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_fixtures_work_in_somebody_elses_suite(tmp_path: Path) -> None:

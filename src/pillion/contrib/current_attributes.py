@@ -15,7 +15,7 @@ Ruby's Sidekiq reads; where ActiveJob marked a value (a symbol, a model), it is 
 A push writes the values that are set, unless the job has the key: then it is one that has travelled already (a retry, a
 job of Ruby's that a worker of ours moves to its queue), it keeps its values, and the rest of the client chain sees
 them. Around a run they are set. Entries that no variable belongs to are dropped, and so is a value of a strange shape:
-the job runs. Between Python programs only, `setup.carry(...)` does the same with less.
+the job runs. Between Python programs only, `setup.carry(...)` does the same with less; for a locale see `i18n.py`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from pillion.errors import UsageError
 from pillion.loader import loaded
 from pillion.setup import is_worker
 from pillion.store.ops import Parcel
-from pillion.testing.collected import Collected, definition_for
+from pillion.testing.collected import Collected, runnable
 
 __all__ = ["Collected", "Mode", "disabled", "everywhere", "fake", "inline"]
 
@@ -82,12 +82,12 @@ class Inline(Delivery):
     def send(self, client: Client, parcels: Sequence[Parcel], *, once: bool, durability: Durability) -> None:
         del once, durability
         for parcel in parcels:
-            inlines.run(client.setup, definition_for(client, parcel), parcel.raw)
+            inlines.run(client.setup, *runnable(client.setup, parcel.raw))
 
     async def asend(self, client: Client, parcels: Sequence[Parcel], *, once: bool, durability: Durability) -> None:
         del once, durability
         for parcel in parcels:
-            await inlines.arun(client.setup, definition_for(client, parcel), parcel.raw)
+            await inlines.arun(client.setup, *runnable(client.setup, parcel.raw))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
-from pillion import inline
+from pillion import activejob, inline
 from pillion import setup as setups
 from pillion.client import Client, Durability
 from pillion.errors import EmptyQueueError, UsageError
@@ -55,25 +55,26 @@ class Collected:
         Raises EmptyQueueError if there is none.
         """
         client, parcel = self._take(job)
-        return inline.run(client.setup, definition_for(client, parcel), parcel.raw)
+        return inline.run(client.setup, *runnable(client.setup, parcel.raw))
 
     async def aperform_one(self, job: object = None) -> object:
         """`perform_one` for asyncio callers."""
         client, parcel = self._take(job)
-        return await inline.arun(client.setup, definition_for(client, parcel), parcel.raw)
+        return await inline.arun(client.setup, *runnable(client.setup, parcel.raw))
 
     def process_job(self, payload: Payload, setup: Setup | None = None) -> object:
         """Run one job, given as it would stand in Redis, through the server middleware; return what it returned.
 
-        It need not have been pushed, and stays where it is if it was. What it raises reaches the caller.
+        It needs a `class` and `args`, and need not have been pushed; it stays where it is if it was. One that Rails
+        wrapped runs under its real class, as in a worker. What it raises reaches the caller.
         """
-        setup, raw = setup or setups.default, encode(payload)
-        return inline.run(setup, _definition(setup, raw), raw)
+        setup, raw = setup or setups.default, _stored(payload)
+        return inline.run(setup, *runnable(setup, raw))
 
     async def aprocess_job(self, payload: Payload, setup: Setup | None = None) -> object:
         """`process_job` for asyncio callers."""
-        setup, raw = setup or setups.default, encode(payload)
-        return await inline.arun(setup, _definition(setup, raw), raw)
+        setup, raw = setup or setups.default, _stored(payload)
+        return await inline.arun(setup, *runnable(setup, raw))
 
     def drain(self, job: object = None) -> int:
         """Run jobs, of one class if given, until none is left, those included that they push. Returns how many ran."""
@@ -106,7 +107,7 @@ class Collected:
         return [
             (client, parcel)
             for client, parcel in self._jobs
-            if (queue is None or parcel.queue == queue) and (name is None or decode(parcel.raw)["class"] == name)
+            if (queue is None or parcel.queue == queue) and (name is None or _is_of(parcel, name))
         ]
 
     def _take(self, job: object) -> tuple[Client, Parcel]:
@@ -127,19 +128,29 @@ def _name(job: object) -> str | None:
     return definition.name
 
 
+def _stored(payload: Payload) -> bytes:
+    """The bytes of a job; a worker knows the queue that it took it from, even where the job does not say."""
+    return encode({"queue": "default", **payload})
+
+
+def _is_of(parcel: Parcel, name: str) -> bool:
+    """Whether a job is of this class: under its own name, or wrapped by Rails."""
+    payload = decode(parcel.raw)
+    return name in (payload["class"], activejob.real_name(payload["class"], payload.get("wrapped")))
+
+
 def _payload(parcel: Parcel) -> Payload:
     payload = decode(parcel.raw)
     return payload if parcel.at is None else payload | {"at": parcel.at}
 
 
-def definition_for(client: Client, parcel: Parcel) -> Definition:
-    """What runs a pushed job in this process. Raises UnknownJob."""
-    return _definition(client.setup, parcel.raw)
+def runnable(setup: Setup, raw: bytes) -> tuple[Definition, bytes]:
+    """What runs a job in this process, and the job as that takes it: without Rails's wrapper, as in a worker.
 
-
-def _definition(setup: Setup, raw: bytes) -> Definition:
-    name = decode(raw)["class"]
-    found = setup.registry.get(name)
+    Raises UnknownJob, and PayloadError for a wrapper without what Rails writes.
+    """
+    registry, payload = setup.registry, decode(raw)
+    found = activejob.find(registry, payload["class"], payload.get("wrapped"))
     if found is None:
-        raise setup.registry.unknown(name)
-    return found
+        raise activejob.unknown(registry, payload)
+    return found, raw if registry.get(payload["class"]) is found else encode(activejob.unwrap(payload))
