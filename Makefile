@@ -11,10 +11,10 @@ PIP := $(RUN) -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types format docs clean
+.PHONY: help demo test check lint types format docs bench bench-smoke bench-page clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(BASE)  ## see it work: a small program, its jobs and its worker
 	@$(RUN) examples/stdlib_census/run.py $(ARGS)
@@ -39,6 +39,15 @@ format: $(TEST)  ## let ruff rewrite what it can
 
 docs: $(TEST)  ## write docs/compatibility.md from the rules and the tests that prove them
 	@$(RUN) -m tests.compat.page
+
+bench: $(TEST)  ## Pillion beside Sidekiq and eight Python peers, some 15 minutes (ARGS="--only drain --rounds 3")
+	@$(RUN) -m bench $(ARGS)
+
+bench-smoke: $(TEST)  ## the benchmark in less than a minute, with one peer: does it still work
+	@$(RUN) -m bench --smoke $(ARGS)
+
+bench-page: $(TEST)  ## write docs/benchmarks.md from bench/results/published.json
+	@$(RUN) -m bench --page $(ARGS)
 
 clean:  ## remove .venv, caches and builds
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
