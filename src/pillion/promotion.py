@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pillion.context import promoting
 from pillion.errors import BadPayload, PillionError
 from pillion.middleware import run_client
 from pillion.payload import decode, encode, splice, stamp
+from pillion.running import promoting
 from pillion.setup import Setup
 from pillion.types import Payload
 
@@ -56,8 +56,13 @@ def foreign_queue(payload: Payload) -> str:
 def _changed(raw: bytes, payload: Payload) -> bytes:
     """The stored bytes with what middleware changed."""
     before = decode(raw)
-    changes = {name: value for name, value in payload.items() if name not in before or before[name] != value}
+    changes = {name: value for name, value in payload.items() if name not in before or not _same(before[name], value)}
     try:
         return splice(raw, changes, remove=[name for name in before if name not in payload])
     except PillionError:
         return encode(payload)
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two values are the same JSON; to Python alone 1, 1.0 and True are equal."""
+    return one == other and (isinstance(one, str) or encode({"": one}) == encode({"": other}))

@@ -1,0 +1,61 @@
+"""Looking into Redis and repairing what is there, for people: queues, sets, processes, figures, metrics, deploys.
+
+Sidekiq's API with Sidekiq's meaning, over what Pillion and Ruby write alike. Dashboards, commands and scripts use it; a
+worker never does, and no job should: what it shows has changed a moment later. Every verb that talks to Redis has a
+twin for asyncio callers, `size()` and `asize()`, and every collection is gone through with `for` and `async for`.
+
+    from pillion.api import DeadSet, Queue, Stats
+
+    Stats().read().enqueued
+    Queue("mailers").pause()
+    for entry in DeadSet():
+        if entry.error_class == "SMTPServerDisconnected":
+            entry.retry()
+
+Each verb says what it costs: N are the entries of a queue or set, and an exchange is one round trip. All of it goes
+through a `pillion.Client`, by default the one that jobs are pushed through."""
+
+from __future__ import annotations
+
+from pillion.api.bulk import Bulk, Fault, Progress, Tally
+from pillion.api.deploy import Deploy
+from pillion.api.faces import Page, Walk
+from pillion.api.metrics import LABELS, JobResult, Mark, Metrics, Result
+from pillion.api.processes import Process, ProcessSet
+from pillion.api.queue import Queue, QueuedJob, Queues, QueueSummary
+from pillion.api.record import JobRecord
+from pillion.api.sets import DeadSet, JobSet, RetrySet, ScheduledSet, SortedEntry
+from pillion.api.stats import Figures, History, Stats
+from pillion.api.work import Work, WorkSet
+
+__all__ = [
+    "LABELS",
+    "Bulk",
+    "DeadSet",
+    "Deploy",
+    "Fault",
+    "Figures",
+    "History",
+    "JobRecord",
+    "JobResult",
+    "JobSet",
+    "Mark",
+    "Metrics",
+    "Page",
+    "Process",
+    "ProcessSet",
+    "Progress",
+    "Queue",
+    "QueueSummary",
+    "QueuedJob",
+    "Queues",
+    "Result",
+    "RetrySet",
+    "ScheduledSet",
+    "SortedEntry",
+    "Stats",
+    "Tally",
+    "Walk",
+    "Work",
+    "WorkSet",
+]
