@@ -11,7 +11,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types format docs bench bench-smoke bench-page clean
+.PHONY: help demo test fuzz check lint types format docs bench bench-smoke bench-page clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(BASE)  ## see it work: a small program, its jobs and its worker
 
 test: $(TEST)  ## run the tests (ARGS="-k retry"; PILLION_TEST_ALL=1 forbids skipping)
 	@$(RUN) -m pytest $(ARGS)
+
+fuzz: $(TEST)  ## a million hostile inputs through a worker (ARGS="--inputs 5000 --seed 7")
+	@$(RUN) -m tests.fuzz $(ARGS)
 
 check: lint types test  ## everything that must be green: lint, types, test
 

@@ -109,6 +109,17 @@ def test_a_counted_jid_becomes_a_suspect_with_an_end(bench: Bench) -> None:
     assert bench.store.run(rescue.rescue_counts(bench.keys, ["j1"])) == [0]
 
 
+@pytest.mark.leaks_keys
+@pytest.mark.parametrize("broken", ["counter", "suspects"])
+def test_a_broken_count_of_crashes_does_not_multiply_the_job(bench: Bench, broken: str) -> None:
+    bench.claim("a")
+    fence(bench)
+    bench.redis.lpush(bench.keys.rescued("j1") if broken == "counter" else bench.keys.suspects, "surprise")
+    assert salvage(bench, Rescue(N1, "q", "j1", counted=True)) == [N1]
+    assert salvage(bench, Rescue(N1, "q", "j1", counted=True)) == []
+    assert bench.redis.lrange("queue:q", 0, -1) == [b"a"]
+
+
 def test_a_pill_is_buried_and_a_dropped_one_is_gone(bench: Bench) -> None:
     bench.claim("a", "b")
     fence(bench)

@@ -257,6 +257,16 @@ def test_our_own_key_of_the_wrong_type_is_loud_and_pops_nothing(bench: Bench, ke
     assert bench.redis.lrange("queue:q", 0, -1) == [b"a"]
 
 
+@pytest.mark.leaks_keys
+def test_a_list_of_suspects_of_the_wrong_type_is_reported_and_holds_nothing_up(bench: Bench) -> None:
+    bench.join()
+    bench.push("q", "a")
+    bench.redis.set(bench.keys.suspects, "surprise")
+    stepped = bench.step(want=1)
+    assert [raw for _, _, raw in stepped.claims] == [b"a"]
+    assert [subject for subject, _ in stepped.errors] == ["suspects"]
+
+
 def test_what_is_claimed_at_once_is_bounded_in_bytes(bench: Bench) -> None:
     bench.join()
     bench.push("q", *(f"{i}" * 400_000 for i in range(5)))
@@ -351,6 +361,15 @@ def test_leaving_needs_empty_hands(bench: Bench) -> None:
     assert bench.store.run(ops.leave(bench.keys, NAME))
     assert bench.redis.zscore(bench.keys.lease, NAME) is None
     assert not bench.redis.exists(bench.keys.index(NAME))
+
+
+def test_looking_at_many_empty_queues_is_one_command(bench: Bench) -> None:
+    bench.join()
+    bench.redis.config_resetstat()
+    bench.step(5, [f"q{number}" for number in range(50)])
+    calls = bench.redis.info("commandstats")
+    assert calls["cmdstat_exists"]["calls"] == 1
+    assert "cmdstat_llen" not in calls
 
 
 @pytest.mark.rule("feature.pause", instead=True)

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pillion import activejob
 from pillion.errors import BadPayload
 from pillion.payload import (
     MAX_DEPTH_READ,
@@ -262,6 +263,22 @@ def test_odd_fields_do_not_stop_a_job(fields: dict[str, Any]) -> None:
 def test_tags_are_read_within_limits(stored: object, read: list[str]) -> None:
     assert read_tags(stored) == read
     assert len(read_tags(["x"] * 10_000)) == 20
+
+
+@pytest.mark.parametrize("wrapped", ["x" * 257, "a\nb", "", 5, None, ["x"]])
+def test_a_wrapped_class_that_is_no_name_is_nowhere_shown_or_counted(wrapped: object) -> None:
+    assert activejob.real_name("A", wrapped) == "A"
+
+
+@pytest.mark.parametrize(("levels", "innermost"), [(50, "gid"), (500, {"_aj_globalid": "gid"})])
+def test_a_rails_job_may_be_nested_as_deep_as_any_other(levels: int, innermost: object) -> None:
+    """An exception here would leave the claim in its slot for as long as the worker lives."""
+    argument = b"[" * levels + b'{"_aj_globalid":"gid"}' + b"]" * levels
+    payload = activejob.unwrap(decode(job(b'[{"arguments":[' + argument + b"]}]", wrapped="A")))
+    (found,) = payload["args"]
+    for _ in range(levels):
+        (found,) = found
+    assert found == innermost
 
 
 @settings(max_examples=200)

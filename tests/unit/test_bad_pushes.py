@@ -276,6 +276,9 @@ def test_only_a_mapping_with_class_and_args_is_a_job(item: Any) -> None:
         ({"queue": "a b"}, "valid queue name"),
         ({"queue": None}, "valid queue name"),
         ({"jid": 5}, "`jid`"),
+        ({"jid": None}, "A: expected `jid` to be kept"),
+        ({"at": "soon"}, "A: expected `at` to be a number"),
+        ({"at": float("nan")}, "A: expected `at` in epoch seconds"),
         ({"args": [NOON]}, r"A: expected plain JSON at args\[0\]"),
         ({"kwargs": {"when": NOON}}, r'A: expected plain JSON at kwargs\["when"\]'),
         ({"args": [NOON], "wrapped": "Inner"}, "Inner: expected plain JSON"),
@@ -329,3 +332,40 @@ def test_a_payload_of_more_than_max_payload_is_refused() -> None:
         check_size(b"x" * 101, "A", Config(max_payload=100))
     with pytest.raises(PayloadError, match="at most 16777216"):
         check_size(b"x" * (MAX_READ_BYTES + 1), "A", Config(max_payload=10**9))
+
+
+def nested(levels: int) -> list[Any]:
+    """A list with so many levels, itself counted."""
+    found: list[Any] = []
+    for _ in range(levels - 1):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize(("strict", "levels"), [("raise", 100), (True, 100), ("warn", 512), (False, 512)])
+def test_no_field_may_be_nested_deeper_than_its_readers_can_follow(strict: Any, levels: int) -> None:
+    """Arguments are checked one by one; any other field only as bytes."""
+    config = Config(strict_args=strict)
+    for field in ("locale", "args"):
+        payload = {"class": "A", "args": [], "jid": "j"} | {field: nested(levels - 1)}
+        check_size(encode(payload), "A", config)
+        with pytest.raises(PayloadError, match=f"A: expected a payload with at most {levels} levels.*flatten it"):
+            check_size(encode({**payload, field: nested(levels)}), "A", config)
+    check_size(encode({"class": "A", "args": ["[" * 600], "jid": "j"}), "A", config)
+
+
+@pytest.mark.parametrize(
+    "wrapped", [10**4299, "x" * 1_000, "a\nb", Account()], ids=["number", "long", "lines", "object"]
+)
+def test_a_refusal_names_the_class_where_wrapped_is_no_name(wrapped: object) -> None:
+    payload = {"class": "A", "args": [NOON], "queue": "q", "jid": "j", "wrapped": wrapped}
+    with pytest.raises(PayloadError, match=r"^A: expected plain JSON at args\[0\], got a datetime"):
+        verify(payload, Config())
+
+
+def test_a_refusal_shows_a_long_or_hostile_field_name_in_part() -> None:
+    for name in ("x" * 2_000, "a\nERROR: forged"):
+        with pytest.raises(PayloadError) as caught:
+            encode({"class": "A", "args": [], name: object()})
+        assert len(str(caught.value)) < 200
+        assert "\n" not in str(caught.value)

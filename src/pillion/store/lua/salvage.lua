@@ -5,6 +5,7 @@
 --       (n, verb, counted, jid, score, payload) per claim, newest first
 -- Returns {n, ...} of the claims moved by this call; another reaper may have moved the others.
 -- Cost  O(claims given). Crash before or after: what is still in the index is found again; nothing is in two places.
+-- What counts crashes is only touched through pcall: if it is of another type, the jobs come back all the same.
 --@ trays
 local index = KEYS[1]
 local now = tonumber(ARGV[2])
@@ -12,7 +13,7 @@ if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now / 1000)
+redis.pcall('ZREMRANGEBYSCORE', KEYS[3], '-inf', now / 1000)
 
 local touched = {}
 local function tray_of(n, key)
@@ -27,9 +28,9 @@ local function give_back(tray, n, destination, counted, jid, counter)
   local job = trays.payload(tray, n)
   if is_error(job) or job and is_error(redis.pcall('RPUSH', destination, job)) then return false end
   if counted == '1' then
-    redis.call('INCR', counter)
-    redis.call('EXPIRE', counter, ARGV[3])
-    redis.call('ZADD', KEYS[3], now / 1000 + ARGV[3], jid)
+    redis.pcall('INCR', counter)
+    redis.pcall('EXPIRE', counter, ARGV[3])
+    redis.pcall('ZADD', KEYS[3], now / 1000 + ARGV[3], jid)
   end
   return true
 end
@@ -40,8 +41,8 @@ local function bury(verb, destination, score, payload, jid, counter)
     redis.pcall('ZREMRANGEBYSCORE', destination, '-inf', now / 1000 - ARGV[5])
     redis.pcall('ZREMRANGEBYRANK', destination, 0, -ARGV[4])
   end
-  redis.call('DEL', counter)
-  redis.call('ZREM', KEYS[3], jid)
+  redis.pcall('DEL', counter)
+  redis.pcall('ZREM', KEYS[3], jid)
   return true
 end
 
