@@ -4,7 +4,7 @@ A map of the house; each floor imports only from those below it.
 
     5 doors      cli   testing                                        people and frameworks come in here
     4 engine     worker/   fetch, run, settle; retry, schedule, rescue; be seen
-    3 faces      job   registry   client   middleware   setup   context   events   log   embedded   checks
+    3 faces      job   registry   client   middleware   setup   running   events   log   embedded   checks
     2 store      connection -> exchange, address -> ops (+ lua/) -> keys      the only talk with Redis
     1 rules      payload   retry   due   config   resolve             pure decisions
     0 words      errors   clock   types                               nouns
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from pillion.client import Client
 from pillion.config import Capsule, Config, RedisSettings
-from pillion.context import RunningJob, current_job, is_promotion, log_context
 from pillion.errors import (
     ArgumentsError,
     BootError,
@@ -34,6 +33,8 @@ from pillion.errors import (
     PillionError,
     PoisonPill,
     PoolTimeout,
+    ProcessCrashed,
+    ProcessTimeout,
     QueueFull,
     Refused,
     Shutdown,
@@ -46,6 +47,7 @@ from pillion.job import Job, job
 from pillion.loader import on_load
 from pillion.middleware_base import Middleware
 from pillion.routing import via
+from pillion.running import RunningJob, context, current_job, is_promotion
 from pillion.setup import Setup, configure, configure_client, configure_server, is_worker, subscribe
 from pillion.types import Drop, Later, discard, snooze
 from pillion.version import __version__
@@ -74,6 +76,8 @@ __all__ = [
     "PillionError",
     "PoisonPill",
     "PoolTimeout",
+    "ProcessCrashed",
+    "ProcessTimeout",
     "QueueFull",
     "RedisSettings",
     "Refused",
@@ -89,13 +93,13 @@ __all__ = [
     "configure",
     "configure_client",
     "configure_server",
+    "context",
     "current_job",
     "discard",
     "embed",
     "is_promotion",
     "is_worker",
     "job",
-    "log_context",
     "on_load",
     "snooze",
     "subscribe",

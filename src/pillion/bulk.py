@@ -1,7 +1,8 @@
 """Bulk pushes: what is in each round trip, and what became of the earlier ones when one fails.
 
 Called by `Client.push_bulk` and its asyncio twin. A lazy iterable is read batch by batch, so memory stays bounded;
-nothing is atomic across batches, and an error tells what went through before it."""
+nothing is atomic across batches, and an error tells what went through before it. Where only arguments and jid differ, a
+batch is encoded by stencil; each job that is not plain at first sight goes the way of a single push."""
 
 from __future__ import annotations
 
@@ -11,9 +12,11 @@ from contextlib import contextmanager
 from itertools import islice, repeat
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
+from pillion.config import random_jid, random_jids
 from pillion.errors import MaybeEnqueued, NotReplicated, PartlyEnqueued, PayloadError, PillionError
-from pillion.payload import MAX_AT, copy_for
+from pillion.payload import MAX_AT, copy_for, stamp
 from pillion.setup import Setup
+from pillion.stencil import cut
 from pillion.store.ops import Parcel
 from pillion.types import Payload
 
@@ -59,7 +62,7 @@ class Bulk:
         rows = zip(self._rows, self._times, strict=False)
         while True:
             with self.accounting(()):  # a row may be malformed, and the caller's iterable may raise
-                batch = [self._parcel(row, at) for row, at in islice(rows, self._size)]
+                batch = self._parcels(list(islice(rows, self._size)))
             if not batch:
                 return
             if self._sized is not None:
@@ -102,6 +105,21 @@ class Bulk:
             confirmed = [*earlier, *error.confirmed]
             return PartlyEnqueued(error.cause, confirmed=confirmed, unsent=error.unsent, unlisted=unlisted)
         return PartlyEnqueued(str(error), confirmed=earlier, unsent=jids, unlisted=unlisted)
+
+    def _parcels(self, rows: list[tuple[Any, float | None]]) -> list[Parcel | None]:
+        setup = self._client.setup
+        if len(rows) < 2 or setup.client_middleware or setup.config.new_jid is not random_jid or "at" in self._base:
+            return [self._parcel(row, at) for row, at in rows]
+        config, queue, now = setup.config, self._base["queue"], setup.config.clock.now()
+        later = cut(self._base, config) if rows[-1][1] is not None else None
+        soon = cut({**self._base, "enqueued_at": stamp(now, config.wire)}, config)
+        batch: list[Parcel | None] = []
+        for (row, due), jid in zip(rows, random_jids(len(rows)), strict=True):
+            at = due if due is not None and due > now else None
+            stencil = soon if at is None else later
+            raw = stencil.fill(row, jid) if stencil else None
+            batch.append(self._parcel(row, at) if raw is None else Parcel(jid, queue, raw, at))
+        return batch
 
     def _parcel(self, row: Any, at: float | None) -> Parcel | None:
         if not isinstance(row, list | tuple):

@@ -1,6 +1,7 @@
 """Is this server fit to hold jobs, and is anything waiting for nobody? Answers as values, each with its cure.
 
-`server` and `jobs` are asked at every worker's boot and by `pillion doctor`; `insist` makes a refusal a `BootError`.
+`shards` (which asks `server` of each) and `jobs` are asked at every worker's boot and by `pillion doctor`; `insist`
+makes a refusal a `BootError`.
 `fleet` is asked by `pillion doctor` alone, its `served` by `pillion push` too. Checks only read. A question that the
 server may not answer (an ACL, a managed service) becomes a warning, never a reason not to start. A lost connection is
 no check's business: it passes through.
@@ -15,9 +16,12 @@ from typing import Protocol, TypeAlias, TypeVar
 import msgspec
 
 from pillion.config import Config
-from pillion.errors import BootError, Refused
+from pillion.errors import BootError, Refused, StoreError
 from pillion.registry import Registry
+from pillion.sharding import hash_tag
+from pillion.shards import Shard
 from pillion.store import ops, rescue
+from pillion.store.adapter import Denied
 from pillion.store.keys import Keyspace
 from pillion.store.ops import Op
 
@@ -61,15 +65,56 @@ def server(run: Run, config: Config) -> list[Check]:
     """Check the server itself: version, role, cluster mode, eviction, scripting, clock, client tracking.
 
     Raises:
-        StoreError: the server cannot be reached, or the connection broke. A refused question is a warning instead.
+        StoreError: the server cannot be reached, lets nobody in, or the connection broke. A refused question is a
+            warning instead.
     """
     try:
         info = run(ops.info("default"))
     except Refused as error:
+        if isinstance(error.__cause__, Denied):  # it is the connection that was refused: password, database
+            raise
         known = [Check("server", None, f"the server does not tell about itself ({error})", "allow INFO for this user")]
     else:
         known = [_version(info), _role(info), _cluster(info, config.redis.prefix), _eviction(info, config.environment)]
     return [*known, *_scripting_and_clock(run, config), _tracking(run)]
+
+
+def shards(shards: Sequence[Shard], config: Config) -> list[Check]:
+    """`server` for each shard. Raises StoreError: none can be reached."""
+    found = each_shard(shards, config)
+    return [check for shard, checks in found for check in named(shard, checks, alone=len(shards) == 1)]
+
+
+def each_shard(shards: Sequence[Shard], config: Config) -> list[tuple[Shard, list[Check]]]:
+    """The answers of each shard. One that is away is a warning while another answers, whose jobs need not wait.
+
+    Raises:
+        StoreError: none can be reached.
+    """
+    answers: list[tuple[Shard, list[Check]]] = []
+    away: list[StoreError] = []
+    for shard in shards:
+        try:
+            answers.append((shard, server(shard.store.run, of_shard(config, shard))))
+        except StoreError as error:
+            away.append(error)
+            cure = "its jobs wait until it is back; if it never was there, correct its address"
+            answers.append((shard, [Check("reachable", None, str(error).partition("; ")[0], cure)]))
+    if len(away) == len(shards):
+        raise away[0]
+    return answers
+
+
+def of_shard(config: Config, shard: Shard) -> Config:
+    """The configuration as it is for one shard."""
+    return msgspec.structs.replace(config, redis=shard.settings)
+
+
+def named(shard: Shard, checks: Iterable[Check], *, alone: bool) -> list[Check]:
+    """Answers that say which shard they are about, unless there is only one."""
+    if alone:
+        return list(checks)
+    return [Check(each.name, each.ok, f"shard {shard.name}: {each.detail}", each.cure) for each in checks]
 
 
 def insist(checks: Iterable[Check]) -> list[Check]:
@@ -120,11 +165,14 @@ def _role(info: Mapping[str, str]) -> Check:
 def _cluster(info: Mapping[str, str], prefix: str) -> Check:
     if info.get("cluster_enabled") != "1":
         return Check("cluster", True, "cluster mode is off")
-    if re.search(r"\{[^}]+\}", prefix):
+    if hash_tag(prefix):
         return Check("cluster", True, f"cluster mode is on, and the prefix {prefix} keeps all keys in one slot")
     detail = "expected one server that holds every key, got a node of a Redis Cluster, which spreads them over slots"
     return Check(
-        "cluster", False, detail, 'use a server of its own, or keep to one slot with redis.prefix = "{pillion}"'
+        "cluster",
+        False,
+        detail,
+        'use a server of its own, or keep to one slot with redis.prefix = "{s0}" and redis.cluster',
     )
 
 

@@ -29,6 +29,12 @@ def random_jid() -> str:
     return os.urandom(12).hex()
 
 
+def random_jids(count: int) -> list[str]:
+    """As many of these from one call of the operating system."""
+    letters = os.urandom(12 * count).hex()
+    return [letters[start : start + 24] for start in range(0, 24 * count, 24)]
+
+
 class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where Redis is and how to talk to it.
 
@@ -36,12 +42,16 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
         url: `redis://`, `rediss://` or `unix://`; None means the embedded server.
         sentinels: `host:port` of each Sentinel; with `master` they replace the URL's host.
         master: the name of the primary that the Sentinels watch.
+        cluster: `host:port` of nodes of a Redis Cluster; they replace the URL's host by the owner of `prefix`.
         client: an existing redis-py client or pool; its class and arguments are taken, never its connections.
+        adapter: who opens connections: `redis-py`, `valkey-py`, a registered name, or an `adapters.Adapter`.
+        client_name: what CLIENT LIST shows for a connection; None means `pillion:<host>:<pid>`.
         prefix: put before every key; the empty prefix is Sidekiq's layout.
         pool_size: most connections that clients of one process use at once.
         checkout_timeout: how long a caller waits for a pooled connection.
         connect_timeout: how long opening a connection may take.
         timeout: how long one answer may take.
+        idle_timeout: close pooled connections that nobody used for so long; None keeps them.
         ca_file: certificate authority for `rediss://`, instead of the system's.
         cert_file: client certificate for `rediss://`.
         key_file: its private key.
@@ -51,16 +61,25 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None = None
     sentinels: tuple[str, ...] = ()
     master: str | None = None
+    cluster: tuple[str, ...] = ()
     client: Any = None
+    adapter: Any = "redis-py"
+    client_name: str | None = None
     prefix: str = ""
     pool_size: int = 10
     checkout_timeout: float = 1.0
     connect_timeout: float = 3.0
     timeout: float = 3.0
+    idle_timeout: float | None = None
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
     insecure_skip_verify: bool = False
+
+    @property
+    def is_somewhere(self) -> bool:
+        """Whether they say where the server is; the embedded one is meant where they do not."""
+        return bool(self.url or self.client is not None or self.sentinels or self.cluster)
 
     def __repr__(self) -> str:
         return f"RedisSettings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
@@ -68,6 +87,7 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """The fields for logs and tracebacks, without secrets."""
         shown = {"url": self.url and mask_url(self.url), "client": self.client and type(self.client).__name__}
+        shown["adapter"] = self.adapter if isinstance(self.adapter, str) else type(self.adapter).__name__
         return list((msgspec.structs.asdict(self) | shown).items())
 
 
@@ -99,12 +119,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a client or worker needs to know, decided once.
 
     Attributes:
-        redis: where the store is.
+        redis: where the store is; the first shard, where there are shards.
+        shards: (name, where it is) of each keyspace that jobs are spread over; empty for one without a name.
+        shard_by: `jid`, `queue`, or queue names with their shards: which one a push goes to.
         environment: `development`, `production`, ...
         capsules: what a worker serves.
         timeout: how long a stopping worker lets running jobs finish.
         lease: how long an owner keeps its claims without renewing; recovery after a crash takes about as long.
         heartbeat: seconds between two beats.
+        processes: worker processes under a supervisor, or `auto` for one per usable core; None for no supervisor.
+        max_memory: bytes of resident memory from which the supervisor replaces a process.
+        max_jobs: jobs after which it does.
         tag, labels: shown beside the process in dashboards.
         poll_interval_average: seconds between two polls of one process for due jobs; None scales with the fleet.
         average_scheduled_poll_interval: the fleet-wide goal for that, used when the former is None.
@@ -118,18 +143,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         wire: the time format and process-row dialect to write.
         logged_job_attributes: fields of a job that its log lines show beside jid, class, queue and attempt.
         skip_default_job_logging: write lines about failed jobs only.
-        log_level, log_format: `log_format` is None for pretty on a terminal and JSON elsewhere.
+        log_level: `silent` switches the log of Pillion and of its jobs' loggers off.
+        log_format: None means pretty on a terminal and JSON elsewhere.
         verbose: log debug lines and print both middleware chains at boot.
         require: what `pillion worker` imports: module names or paths.
         clock, rng, new_jid: where time, chance and identity come in.
     """
 
     redis: RedisSettings = RedisSettings()
+    shards: tuple[tuple[str, RedisSettings], ...] = ()
+    shard_by: str | Mapping[str, str] = "jid"
     environment: str = "development"
     capsules: tuple[Capsule, ...] = (Capsule(),)
     timeout: float = 25.0
     lease: float = 60.0
     heartbeat: float = 10.0
+    processes: int | Literal["auto"] | None = None
+    max_memory: int | None = None
+    max_jobs: int | None = None
     tag: str | None = None
     labels: tuple[str, ...] = ()
     poll_interval_average: float | None = None
@@ -144,7 +175,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     reloader: Callable[[], AbstractContextManager[Any]] | None = None
     wire: Wire = "8"
     log_level: str = "info"
-    log_format: Literal["pretty", "json"] | None = None
+    log_format: Literal["pretty", "plain", "json"] | None = None
     logged_job_attributes: tuple[str, ...] = ("bid", "tags")
     skip_default_job_logging: bool = False
     verbose: bool = False

@@ -14,11 +14,13 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from pillion.errors import ArgumentsError, ConfigError, DefinitionError
-from pillion.job_options import TIMING, Options, sort_options
+from pillion.job_options import TIMING, Options, isolation_of, over, sort_options, warn_of_foreign
 from pillion.registry import Definition, Place
 from pillion.signature import signature_of
 
 STATEMENT = "__pillion_statement__"
+
+SIDEKIQ_OPTIONS = "sidekiq_options"
 
 _PER_PUSH = {"jid", *TIMING}
 _HOOKS: Mapping[str, tuple[str, ...]] = {
@@ -53,6 +55,7 @@ def define_class(
     """
     statement = _keep_statement(cls, name, aliases, options)
     place = statement.place
+    _refuse_attribute(place, cls)
     _keep_hooks(place, cls, hooks)
     inherited = _inherited(cls)
     name = cls.__name__ if statement.name is None else statement.name
@@ -61,6 +64,7 @@ def define_class(
     if runs:
         _refuse_generator(place, perform)
         _refuse_constructor(place, cls)
+        warn_of_foreign(name, f"{place.qualname} at {place.shown}", inherited.wire)
     raw = inspect.getattr_static(cls, "perform", None)
     takes_self = hasattr(type(raw), "__get__") and not isinstance(raw, staticmethod | classmethod)
     return Definition(
@@ -71,6 +75,7 @@ def define_class(
         aliases=statement.aliases,
         options=inherited.wire,
         transport=inherited.transport,
+        isolation=isolation_of(f"{place.qualname} at {place.shown}", inherited.run),
         is_async=runs and _is_async(perform),
         signature=signature_of(name, perform, skip_self=takes_self) if runs else None,
         retry_in=_hook(place, "retry_in", getattr(cls, "retry_in", None), cls),
@@ -108,6 +113,7 @@ def define_function(
     _refuse_generator(place, function)
     name = _function_name(function, name, place)
     given = _sorted(place, options)
+    warn_of_foreign(name, f"{place.qualname} at {place.shown}", given.wire)
     return Definition(
         name,
         function,
@@ -116,6 +122,7 @@ def define_function(
         aliases=aliases,
         options=given.wire,
         transport=given.transport,
+        isolation=isolation_of(f"{place.qualname} at {place.shown}", given.run),
         is_async=_is_async(function),
         signature=signature_of(name, function),
         **{hook: _hook(place, hook, hooks.get(hook)) for hook in _HOOKS},
@@ -134,17 +141,20 @@ def _keep_statement(cls: type[Any], name: str | None, aliases: Sequence[str], op
 
 def _inherited(cls: type[Any]) -> Options:
     """The options of the class and its bases; the nearest wins, as for attributes."""
-    merged = Options({}, {}, {})
+    wire: dict[str, Any] = {}
+    transport: dict[str, Any] = {}
+    run: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         statement: _Statement | None = base.__dict__.get(STATEMENT)
         if statement is not None:
-            merged.wire.update(statement.options.wire)
-            merged.transport.update(statement.options.transport)
-    return merged
+            wire |= statement.options.wire
+            transport = over(transport, statement.options.transport)
+            run |= statement.options.run
+    return Options(wire, transport, {}, run)
 
 
 def _sorted(place: Place, options: Mapping[str, Any]) -> Options:
-    given = sort_options(f"{place.qualname} at {place.shown}", options)
+    given = sort_options(f"{place.qualname} at {place.shown}", options, defining=True)
     for name in _PER_PUSH & {*given.timing, *given.wire}:
         raise ConfigError(
             f"{place.qualname} at {place.shown}: {name!r} belongs to a push, not to the definition; use set({name}=...)"
@@ -159,7 +169,10 @@ def _function_name(function: Callable[..., Any], name: str | None, place: Place)
             f"write class {function.__name__}(pillion.Job)"
         )
     if not callable(function) or hasattr(function, "__pillion__"):
-        raise DefinitionError(f"expected a function under @pillion.job, got {function!r:.200}")
+        raise DefinitionError(
+            f"expected a function under @pillion.job, got {function!r:.200}; "
+            "write @pillion.job, or @pillion.job(queue=...) with options"
+        )
     found: str = getattr(function, "__name__", "<lambda>") if name is None else name
     if found == "<lambda>":
         raise DefinitionError(
@@ -174,6 +187,18 @@ def _refuse_generator(place: Place, function: Any) -> None:
             f"{place.qualname} at {place.shown}: expected a function or a coroutine function, got a generator, "
             "whose body nothing would run; remove the yield"
         )
+
+
+def _refuse_attribute(place: Place, cls: type[Any]) -> None:
+    found = getattr(cls, SIDEKIQ_OPTIONS, None)
+    if found is None:
+        return
+    names = found if isinstance(found, Mapping) and found else ("queue", "retry")
+    keywords = ", ".join(f"{name}=..." for name in names)
+    raise DefinitionError(
+        f"{place.qualname} at {place.shown}: expected options as keywords of the class, got the attribute "
+        f"{SIDEKIQ_OPTIONS}, which nothing reads; write class {cls.__name__}(pillion.Job, {keywords})"
+    )
 
 
 def _refuse_constructor(place: Place, cls: type[Any]) -> None:

@@ -20,6 +20,8 @@
     ├── BadPayload                     a stored job that can never run (raw bytes go to the dead set)
     ├── UnknownJob                     no job is registered under the payload's class name
     ├── PoisonPill                     a job took its process along too often; for death handlers
+    ├── ProcessCrashed                 a job's own process ended without an answer: killed, out of memory, `os._exit`
+    ├── ProcessTimeout (TimeoutError)  a job's own process was killed because it took too long
     └── BootError                      the worker refuses to start; the sentence says what to do
 
     Shutdown (BaseException)           raised inside a running job when the worker has to leave
@@ -190,6 +192,14 @@ class UnknownJob(PillionError):
 
 class PoisonPill(PillionError):
     """A job took its process along too often. Given to death handlers; never raised."""
+
+
+class ProcessCrashed(PillionError):
+    """The process of a job with `isolation="process"` ended without an answer; the message says how."""
+
+
+class ProcessTimeout(PillionError, TimeoutError):
+    """The process of a job with `isolation="process"` was killed because the job's `timeout` had passed."""
 
 
 class BootError(PillionError):

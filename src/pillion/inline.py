@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pillion.context import RunningJob, enter, leave
 from pillion.errors import UsageError
 from pillion.middleware import SKIPPED, run_async, run_sync
 from pillion.payload import decode
 from pillion.registry import Definition
+from pillion.running import RunningJob, enter, leave
 from pillion.setup import Setup
 from pillion.types import Payload
 
@@ -27,7 +27,7 @@ def run(setup: Setup, definition: Definition, raw: bytes) -> Any:
     if definition.is_async:
         _refuse_running_loop(definition)
         return asyncio.run(arun(setup, definition, raw))
-    payload, running = _begin(definition, raw)
+    payload, running = _begin(setup, definition, raw)
     instance, perform = definition.start(running)
     with_context = _in_context(setup, running, payload)
     return with_context(lambda: _sync(setup, instance, payload, _bound(perform, payload)))
@@ -37,7 +37,7 @@ async def arun(setup: Setup, definition: Definition, raw: bytes) -> Any:
     """The same for asyncio callers. A plain `def` job runs in a thread, so that it cannot block the loop."""
     if not definition.is_async:
         return await asyncio.to_thread(run, setup, definition, raw)
-    payload, running = _begin(definition, raw)
+    payload, running = _begin(setup, definition, raw)
     instance, perform = definition.start(running)
     token, carried = enter(running), setup.carrier.restore(payload)
     try:
@@ -51,13 +51,13 @@ async def arun(setup: Setup, definition: Definition, raw: bytes) -> Any:
         leave(token)
 
 
-def _begin(definition: Definition, raw: bytes) -> tuple[Payload, RunningJob]:
+def _begin(setup: Setup, definition: Definition, raw: bytes) -> tuple[Payload, RunningJob]:
     payload = decode(raw)
-    return payload, RunningJob.inline(payload, definition)
+    return payload, RunningJob.inline(payload, definition, setup)
 
 
 def _bound(perform: Callable[..., Any], payload: Payload) -> Callable[[], Any]:
-    return lambda: perform(*payload["args"], **payload.get("kwargs", {}))
+    return lambda: perform(*payload["args"], **(payload.get("kwargs") or {}))
 
 
 def _sync(setup: Setup, instance: object, payload: Payload, call: Callable[[], Any]) -> Any:

@@ -18,12 +18,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeAlias, TypeVar, overload
 
 from pillion import registry
-from pillion.context import RunningJob
 from pillion.define import define_class, define_function
 from pillion.effective import JobOptions
 from pillion.errors import ArgumentsError, DefinitionError
 from pillion.job_options import sort_options
 from pillion.registry import Definition, definition_of
+from pillion.running import RunningJob
 from pillion.setter import Row, Setter
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ class Job:
         """Not a verb here; raises UsageError with the one to use. So do the other names people bring along."""
         _setter(cls).delay()
 
-    delay_for = delay_until = apply_async = send = delay
+    delay_for = delay_until = apply_async = send = enqueue = perform_later = delay
 
 
 def _setter(cls: Callable[[], HasPerform[P, R]]) -> Setter[P, R]:

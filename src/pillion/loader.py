@@ -3,9 +3,9 @@
     @pillion.on_load("worker")
     def instrument() -> None: ...
 
-`worker` is the engine: it is loaded by `pillion worker`, and by a program that runs a worker inside itself. `testing`
-is `pillion.testing`. A function runs once, in the thread that loads the part, or at once where it is loaded already.
-What it raises passes through."""
+`worker` is the engine: it is loaded by `pillion worker`, and by a program that runs a worker inside itself. `api`
+is `pillion.api`, `testing` is `pillion.testing`. A function runs once, in the thread that loads the part, or at once
+where it is loaded already. What it raises passes through."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pillion.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[[], object])
 
-PARTS = ("worker", "testing")
+PARTS = ("worker", "api", "testing")
 
 _lock = threading.Lock()
 _waiting: dict[str, list[Callable[[], object]]] = {part: [] for part in PARTS}

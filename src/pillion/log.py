@@ -23,7 +23,6 @@ from typing import Any, Final, TextIO
 
 from pillion.clock import Clock, SystemClock
 from pillion.config import Config
-from pillion.context import current_job
 from pillion.errors import ConfigError
 from pillion.events import (
     Event,
@@ -49,6 +48,7 @@ from pillion.log_format import (
 from pillion.log_sink import SinkHandler
 from pillion.mask import mask_secrets
 from pillion.plain import one_line, text
+from pillion.running import current_job
 from pillion.silence import silence
 from pillion.types import Dead, Discard, Outcome, Requeue, Retry, Snooze
 

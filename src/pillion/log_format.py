@@ -24,9 +24,9 @@ from typing import Any, Final
 import msgspec
 
 from pillion.clock import Clock, SystemClock
-from pillion.context import RunningJob, current_job, log_fields
 from pillion.mask import HIDDEN, mask_secrets
 from pillion.plain import one_line, text
+from pillion.running import RunningJob, current_job, log_fields
 from pillion.types import Payload
 
 MAX_TRACEBACK: Final = 100_000
@@ -81,7 +81,7 @@ def _attribute(value: object) -> object:
 
 
 def job_context(clock: Clock = _CLOCK) -> dict[str, Any]:
-    """The context of the job that this thread or task is running, with its seconds so far, and of `log_context`."""
+    """The context of the job that this thread or task is running, with its seconds so far, and of `context`."""
     running = current_job()
     fields = {name: _hidden(name, value) for name, value in log_fields().items()}
     if running is None:

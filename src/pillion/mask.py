@@ -12,7 +12,7 @@ import re
 HIDDEN = "***"
 
 _SECRET_WORD = r"(?:password|passwd|passphrase|secret|token|api[-_]?key)"
-_USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)?(?P<info>\S*)@")
+_USER_INFO = re.compile(r"\A(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)?(?P<info>.*)@", re.DOTALL)
 # Every repetition is bounded: anybody's error text comes by here, and a pattern that tries all splits of a long one
 # would hold the process up for minutes.
 _QUERY = re.compile(rf"(?P<name>[?&][^=&?\s]{{0,64}}?{_SECRET_WORD}[^=&?\s]{{0,64}}=)[^&\s]*", re.IGNORECASE)

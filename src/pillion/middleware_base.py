@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pillion.config import Config
 from pillion.errors import UsageError
-from pillion.store.connection import Store
 
 if TYPE_CHECKING:
     from redis import Redis
+
+    from pillion.store.connection import Store
 
 
 class Home(Protocol):

@@ -25,7 +25,8 @@ MAX_CONCURRENCY = 10_000
 MAX_WEIGHT = 1_000
 MAX_NAME = 128
 SCHEMES = ("redis", "rediss", "unix")
-LOG_LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical")} | {
+SILENT = "silent"
+LOG_LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical", SILENT)} | {
     "warn": "warning",
     "fatal": "critical",
 }
@@ -50,9 +51,16 @@ class Given(msgspec.Struct, frozen=True):
 
     def wrong(self, expected: str, cure: str) -> NoReturn:
         """Raise the `ConfigError` that teaches: option, what was expected, what was found and where, what to do."""
-        shown = mask_secrets(repr(self.value))
-        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-        raise ConfigError(f"{self.name}: expected {expected}, got {shown} ({self.where}); {cure}")
+        raise ConfigError(f"{self.name}: expected {expected}, got {shown(self.value)} ({self.where}); {cure}")
+
+
+def shown(value: object) -> str:
+    """A value for a message: without secrets, at most 80 signs. Never raises."""
+    try:
+        words = mask_secrets(repr(value))
+    except ValueError:  # Python does not write numbers of more than 4,300 digits
+        return "a huge number"
+    return words if len(words) <= 80 else f"{words[:77]}..."
 
 
 Parser: TypeAlias = Callable[[Given], Any]
@@ -71,10 +79,10 @@ def parser(name: str) -> Parser:
     """What reads the option called `name`; it must be one of the known ones."""
     if name.startswith("capsules."):
         return CAPSULE[name.rpartition(".")[2]]
-    if name.startswith("redis."):
-        return REDIS[name.removeprefix("redis.")]
+    if name.startswith(("redis.", "shards.")):
+        return REDIS[name.rpartition(".")[2]]
     if name.startswith("default_job_options."):
-        return job_option
+        return anything
     return CAPSULE.get(name) or GENERAL[name]
 
 
@@ -108,6 +116,29 @@ def whole(low: int, high: int, cure: str) -> Parser:
     return read
 
 
+def whole_or(word: str, low: int, high: int, cure: str) -> Parser:
+    """Reads a whole number, or one word that stands for one."""
+    number = whole(low, high, f"{cure}; or write {word}")
+
+    def read(given: Given) -> int | str:
+        value = given.value
+        return word if isinstance(value, str) and value.strip().lower() == word else number(given)
+
+    return read
+
+
+def size(cure: str) -> Parser:
+    """Reads an amount of memory with its unit, `512M` or `2G`, as bytes; a plain number would leave the unit open."""
+
+    return lambda given: amount(given.value) or given.wrong("an amount of memory with its unit", cure)
+
+
+def amount(value: object) -> int:
+    """An amount of memory in bytes, told from `512M` or `2G`; 0 for anything else."""
+    found = re.fullmatch(r"\s*(\d{1,9})\s*([KMGT])i?B?\s*", _lower(value), re.IGNORECASE)
+    return int(found[1]) << {"K": 10, "M": 20, "G": 30, "T": 40}[found[2].upper()] if found else 0
+
+
 def seconds(low: float, high: float, cure: str) -> Parser:
     """Reads a finite number of seconds between `low` and `high`."""
 
@@ -131,10 +162,16 @@ def _number(value: object) -> float | None:
 
 def switch(given: Given) -> bool:
     """Reads true or false, also written as 1/0, yes/no, on/off."""
-    word = str(given.value).strip().lower()
-    if isinstance(given.value, bool | int | str) and word in _TRUE | _FALSE:
+    word = _lower(given.value).strip()
+    if word in _TRUE | _FALSE:
         return word in _TRUE
     return given.wrong("true or false", "write true or false (1/0, yes/no and on/off count as well)")
+
+
+def _lower(value: object) -> str:
+    """A word, a switch or a small number in lower case; nothing for anything else."""
+    small = isinstance(value, int) and abs(value) < 10**9
+    return str(value).lower() if small or isinstance(value, str) else ""
 
 
 def text(given: Given) -> str:
@@ -169,7 +206,7 @@ def choice(**values: object) -> Parser:
     """Reads one of the given words, in any case, and translates it."""
 
     def read(given: Given) -> Any:
-        chosen = str(given.value).lower()
+        chosen = _lower(given.value)
         if chosen in values:
             return values[chosen]
         close = closest(chosen, values)
@@ -178,13 +215,13 @@ def choice(**values: object) -> Parser:
     return read
 
 
-def sentinels(given: Given) -> tuple[str, ...]:
-    """Reads the addresses of Sentinels: a list of `host:port`."""
+def hosts(given: Given) -> tuple[str, ...]:
+    """Reads the addresses of Sentinels, or of a cluster's nodes: a list of `host:port`."""
     found = words(given)
     for address in found:
         host, colon, port = address.rpartition(":")
         if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
-            given.wrong("host:port for each Sentinel", 'write ["10.0.0.1:26379", "10.0.0.2:26379"]')
+            given.wrong("host:port for each", 'write ["10.0.0.1:26379", "10.0.0.2:26379"]')
     return found
 
 
@@ -286,11 +323,6 @@ def _queue_name(name: object) -> bool:
     return isinstance(name, str) and bool(_PRINTABLE.fullmatch(name.strip(" "))) and len(name) <= MAX_NAME
 
 
-def job_option(given: Given) -> Any:
-    """Passes a default job option on; what it means is the payload's business."""
-    return given.value
-
-
 def function(given: Given) -> Callable[..., Any]:
     """Passes something on that can be called; only code can give one."""
     found: Callable[..., Any] = given.value
@@ -298,7 +330,7 @@ def function(given: Given) -> Callable[..., Any]:
 
 
 def anything(given: Given) -> Any:
-    """Passes an object on that only code can give."""
+    """Passes on what is somebody else's business: an object that only code can give, a job option, an adapter."""
     return given.value
 
 
@@ -314,14 +346,18 @@ CAPSULE: Mapping[str, Parser] = {
 
 REDIS: Mapping[str, Parser] = {
     "url": address,
-    "sentinels": sentinels,
+    "sentinels": hosts,
     "master": word,
+    "cluster": hosts,
     "client": anything,
+    "adapter": anything,
+    "client_name": word,
     "prefix": key_prefix,
     "pool_size": whole(1, 10_000, "10 connections serve most processes"),
     "checkout_timeout": seconds(0, 3600, "1 is usual"),
     "connect_timeout": seconds(0.001, 3600, "3 is usual"),
     "timeout": seconds(0.001, 3600, "3 is usual"),
+    "idle_timeout": seconds(1, 7 * 86400, "leave it out to keep connections open"),
     "ca_file": text,
     "cert_file": text,
     "key_file": text,
@@ -332,6 +368,9 @@ GENERAL: Mapping[str, Parser] = {
     "environment": word,
     "timeout": seconds(0, 7 * 86400, "it is how long a stopping worker waits for its jobs; 25 is usual"),
     "lease": seconds(0.1, 86400, "60 is usual; recovery after a crash takes about as long"),
+    "processes": whole_or("auto", 1, 1_024, "auto means one per usable core; leave it out to run without a supervisor"),
+    "max_memory": size("write 512M or 2G; a process that has grown so far is replaced"),
+    "max_jobs": whole(1, 1_000_000_000, "a process that has run so many jobs is replaced"),
     "heartbeat": seconds(0.05, 30, "10 is usual; dashboards forget a process after 60 s of silence"),
     "tag": text,
     "labels": words,
@@ -344,9 +383,10 @@ GENERAL: Mapping[str, Parser] = {
     "max_payload": whole(1_024, 512 * 1024 * 1024, "1048576 is usual; pass an id rather than the data"),
     "backtrace_cleaner": function,
     "reloader": function,
+    "shard_by": anything,
     "wire": choice(**{"8": "8", "7": "7", "6": "6"}),
     "log_level": choice(**LOG_LEVELS),
-    "log_format": choice(pretty="pretty", json="json"),
+    "log_format": choice(pretty="pretty", plain="plain", json="json"),
     "logged_job_attributes": words,
     "skip_default_job_logging": switch,
     "verbose": switch,

@@ -19,15 +19,14 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import accumulate
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
 from pillion import plain
 from pillion.config import Config, Wire
 from pillion.errors import BadPayload, PayloadError
-from pillion.plain import check_plain, first_fault, is_finite, kind_of, shown
+from pillion.plain import check_plain, first_fault, is_deeper, is_finite, kind_of, shown
 from pillion.types import Payload
 
 check_args, one_line, text = plain.check_args, plain.one_line, plain.text
@@ -109,7 +108,7 @@ def _look_closely(job: Payload) -> Payload:
     name, args, jid = job.get("class"), job.get("args"), job.get("jid")
     if type(name) is not str:
         raise BadPayload("no `class`" if name is None else f"`class` is {kind_of(name)}, not text")
-    if not 0 < len(name) <= MAX_CLASS or not name.isprintable():
+    if not is_name(name):
         raise BadPayload(f"`class` is not a name of 1 to {MAX_CLASS} printable characters")
     if type(args) is not list:
         raise BadPayload("no `args`" if "args" not in job else f"`args` is {kind_of(args)}, not an array")
@@ -121,23 +120,11 @@ def _look_closely(job: Payload) -> Payload:
     return job
 
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-_STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))
-_NO_STEP = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_NO_MARK = bytes(byte for byte in range(256) if byte not in b'[]{}"\\')
-
-
 def _refuse_giants(raw: bytes) -> None:
     """Refuse what must not reach a parser: too many bytes, or nesting that would exhaust the C stack."""
     if len(raw) > MAX_READ_BYTES:
         raise BadPayload(f"{len(raw)} bytes, more than {MAX_READ_BYTES}")
-    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH_READ:
-        return
-    brackets = raw.translate(None, _NO_MARK).replace(b'""', b"")
-    if b'"' in brackets:  # some string holds a bracket, a quote or a backslash
-        brackets = _STRING.sub(b"", raw).translate(None, _NO_STEP)
-    depths = accumulate(memoryview(brackets.translate(_STEPS)).cast("b"))
-    if max(depths, default=0) > MAX_DEPTH_READ:
+    if is_deeper(raw, MAX_DEPTH_READ):
         raise BadPayload(f"nested deeper than {MAX_DEPTH_READ} levels")
 
 
@@ -214,10 +201,7 @@ def normalise(item: Mapping[str, Any], *, options: Mapping[str, Any], config: Co
     Raises:
         PayloadError: a field is missing or malformed. The arguments themselves are looked at by `verify`.
     """
-    if not _names_a_job(item):
-        raise PayloadError(
-            f"expected a mapping with `class` and `args`, got {kind_of(item)}; push {{'class': ..., 'args': []}}"
-        )
+    check_item(item)
     payload: Payload = {**config.default_job_options, **options, **item}
     _check_fields(payload)
     _check_options(payload, {**config.default_job_options, **options})
@@ -229,8 +213,16 @@ def normalise(item: Mapping[str, Any], *, options: Mapping[str, Any], config: Co
     return payload
 
 
-def _names_a_job(item: object) -> bool:
-    return isinstance(item, Mapping) and "class" in item and "args" in item
+def check_item(item: object) -> None:
+    """Check that `item` is a mapping with `class` and `args`. Raises PayloadError with what is missing."""
+    fields = item if isinstance(item, Mapping) else ()
+    missing = " and ".join(f"`{name}`" for name in ("class", "args") if name not in fields)
+    if missing:
+        there = f" without {missing} (it has {one_line(', '.join(map(str, fields)))[:80] or 'nothing'})"
+        raise PayloadError(
+            f"expected a mapping with `class` and `args`, got {kind_of(item)}{there if fields or item == {} else ''}; "
+            "push {'class': ..., 'args': []}"
+        )
 
 
 def copy_for(payload: Payload, args: Sequence[Any], jid: str, at: float | None = None) -> Payload:
@@ -245,14 +237,19 @@ def verify(payload: Payload, config: Config) -> None:
     """Check a payload as client middleware left it, right before it is encoded. Size is for `check_size`.
 
     Raises:
-        PayloadError: `class`, `args`, `queue` or `jid` is malformed, or an argument is not plain JSON; of the latter,
-            `strict_args="warn"` makes a `UserWarning` and `strict_args=False` nothing.
+        PayloadError: `class`, `args`, `queue`, `jid` or `at` is malformed, or an argument is not plain JSON; of the
+            latter, `strict_args="warn"` makes a `UserWarning` and `strict_args=False` nothing.
     """
     _check_fields(payload)
+    if payload.get("jid") is None:
+        raise PayloadError(f"{payload['class']}: expected `jid` to be kept, got none; see what client middleware does")
+    if payload.get("at") is not None:
+        _check_at(payload["at"], payload["class"])
     if not config.strict_args:
         return
     try:
-        name = payload.get("wrapped") or payload["class"]
+        wrapped = payload.get("wrapped")
+        name = wrapped if is_name(wrapped) else payload["class"]
         check_args(payload["args"], name)
         if "kwargs" in payload:
             check_plain(payload["kwargs"], "kwargs", name, MAX_DEPTH_PUSH - 1)
@@ -263,10 +260,10 @@ def verify(payload: Payload, config: Config) -> None:
 
 
 def check_size(raw: bytes, name: str, config: Config) -> None:
-    """Refuse an encoded payload that is larger than `max_payload` allows, or than any worker would read.
+    """Refuse an encoded payload that is larger than `max_payload` allows, or that is more than a worker would read.
 
     Raises:
-        PayloadError: it is.
+        PayloadError: it is, or its nesting is too deep in a field that nobody has looked at.
     """
     limit = min(config.max_payload, MAX_READ_BYTES)
     if len(raw) > limit:
@@ -274,6 +271,14 @@ def check_size(raw: bytes, name: str, config: Config) -> None:
             f"{name}: expected a payload of at most {limit} bytes, got {len(raw)}; "
             "store the data elsewhere and pass its id, or raise `max_payload`"
         )
+    levels = MAX_DEPTH_PUSH if config.strict_args in {True, "raise"} else MAX_DEPTH_READ
+    if is_deeper(raw, levels):
+        raise PayloadError(f"{name}: expected a payload with at most {levels} levels of nesting, got more; flatten it")
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """Whether `value` can be the name of a job class: 1 to 256 printable characters."""
+    return type(value) is str and 0 < len(value) <= MAX_CLASS and value.isprintable()
 
 
 def check_queue(name: object) -> None:
@@ -297,7 +302,7 @@ def _is_queue_name(name: str) -> bool:
 def _check_fields(payload: Payload) -> None:
     """What both `normalise` and `verify` ask of `class`, `args`, `queue` and `jid`."""
     name, args, jid = payload.get("class"), payload.get("args"), payload.get("jid")
-    if type(name) is not str or not 0 < len(name) <= MAX_CLASS or not name.isprintable():
+    if not is_name(name):
         raise PayloadError(f"expected `class` to be a name of 1 to {MAX_CLASS} printable characters, got {shown(name)}")
     if not isinstance(args, (list, tuple)):
         raise PayloadError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -39,7 +40,7 @@ def check_args(args: Sequence[Any], name: str, *, max_depth: int = MAX_DEPTH) ->
     Raises:
         PayloadError: the message names the path (`args[0]["when"]`), the type found there and what to pass instead.
     """
-    if not _is_plain(args, max_depth - 2):
+    if not is_plain(args, max_depth - 2):
         fault = first_fault(list(args), "args", max_depth - 1, strict=True)
         raise PayloadError(f"{name}: {fault}")
 
@@ -50,11 +51,11 @@ def check_plain(value: object, path: str, name: str, levels: int) -> None:
     Raises:
         PayloadError: as `check_args`.
     """
-    if not _is_plain((value,), levels):
+    if not is_plain((value,), levels):
         raise PayloadError(f"{name}: {first_fault(value, path, levels, strict=True)}")
 
 
-def _is_plain(values: Iterable[Any], levels: int) -> bool:
+def is_plain(values: Iterable[Any], levels: int) -> bool:
     """Whether `values` are plain JSON with at most `levels` containers inside each other.
 
     Half of a surrogate pair in a string is left for the encoder to find.
@@ -68,9 +69,9 @@ def _is_plain(values: Iterable[Any], levels: int) -> bool:
         elif kind is float:
             plain = value - value == 0.0  # neither NaN nor infinite
         elif kind is list:
-            plain = levels > 0 and _is_plain(value, levels - 1)
+            plain = levels > 0 and is_plain(value, levels - 1)
         elif kind is dict:
-            plain = levels > 0 and all(type(key) is str for key in value) and _is_plain(value.values(), levels - 1)
+            plain = levels > 0 and all(type(key) is str for key in value) and is_plain(value.values(), levels - 1)
         else:
             return False
         if not plain:
@@ -88,7 +89,7 @@ def first_fault(value: Any, path: str, levels: int, *, strict: bool) -> str | No
         for key, child in value.items() if isinstance(value, dict) else enumerate(value):
             if strict and isinstance(value, dict) and type(key) is not str:
                 return f"expected text as every key of {path}, got {shown(key)}; use str(key)"
-            at = f"{path}[{_quote(key)}]" if path else str(key)
+            at = f"{path}[{_quote(key)}]" if path else one_line(str(key))[:40]
             fault = first_fault(child, at, levels - 1, strict=strict)
             if fault is not None:
                 return fault
@@ -155,6 +156,23 @@ def is_finite(value: Any) -> bool:
         elif kind is not float or one - one != 0.0:
             return False
     return True
+
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))
+_NO_STEP = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_NO_MARK = bytes(byte for byte in range(256) if byte not in b'[]{}"\\')
+
+
+def is_deeper(raw: bytes, levels: int) -> bool:
+    """Whether the JSON text `raw` has more than `levels` containers inside each other; it is not parsed for that."""
+    if raw.count(b"[") + raw.count(b"{") <= levels:
+        return False
+    brackets = raw.translate(None, _NO_MARK).replace(b'""', b"")
+    if b'"' in brackets:  # some string holds a bracket, a quote or a backslash
+        brackets = _STRING.sub(b"", raw).translate(None, _NO_STEP)
+    depths = accumulate(memoryview(brackets.translate(_STEPS)).cast("b"))
+    return max(depths, default=0) > levels
 
 
 def kind_of(value: object) -> str:

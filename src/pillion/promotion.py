@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pillion.errors import BadPayload, PillionError
+from pillion.errors import BadPayload, MiddlewareError
 from pillion.middleware import run_client
 from pillion.payload import decode, encode, splice, stamp
 from pillion.running import promoting
@@ -27,19 +27,27 @@ class Promoted(NamedTuple):
 def promote(raw: bytes, payload: Payload, setup: Setup, pool: object) -> Promoted | None:
     """The job `raw`, which is `payload` decoded, as it is pushed now; None where client middleware stopped it.
 
-    Raises BadPayload where it has no queue that it can go to, and whatever a middleware raises.
+    Raises BadPayload where it has no queue that it can go to, MiddlewareError where middleware left it unfit to run,
+    and whatever a middleware raises.
     """
     queue = foreign_queue(payload)
     enqueued_at = stamp(setup.config.clock.now(), setup.config.wire)
     if not setup.client_middleware:
         return Promoted(queue, splice(raw, {"enqueued_at": enqueued_at}, remove=("at",)))
+    name = payload["class"]
     with promoting(payload):
-        kept = run_client(setup.client_middleware, payload["class"], payload, queue, pool)
+        kept = run_client(setup.client_middleware, name, payload, queue, pool)
     if kept is None:
         return None
     kept["enqueued_at"] = enqueued_at
     kept.pop("at", None)
-    return Promoted(foreign_queue(kept), _changed(raw, kept))
+    try:
+        return Promoted(foreign_queue(kept), _changed(raw, kept))
+    except BadPayload as bad:  # which the stored job was not
+        raise MiddlewareError(
+            f"expected client middleware to leave a job that can run, got {name}: {bad.reason}; see what "
+            "it does to a job that is stored already (pillion.is_promotion)"
+        ) from None
 
 
 def foreign_queue(payload: Payload) -> str:
@@ -54,13 +62,12 @@ def foreign_queue(payload: Payload) -> str:
 
 
 def _changed(raw: bytes, payload: Payload) -> bytes:
-    """The stored bytes with what middleware changed."""
+    """The stored bytes with what middleware changed. Raises BadPayload where that left none that can run."""
     before = decode(raw)
     changes = {name: value for name, value in payload.items() if name not in before or not _same(before[name], value)}
-    try:
-        return splice(raw, changes, remove=[name for name in before if name not in payload])
-    except PillionError:
-        return encode(payload)
+    changed = splice(raw, changes, remove=[name for name in before if name not in payload])
+    decode(changed)
+    return changed
 
 
 def _same(one: object, other: object) -> bool:

@@ -26,7 +26,7 @@ from pillion.errors import ArgumentsError, DefinitionError, UnknownJob
 from pillion.job_options import Isolation, fresh
 
 if TYPE_CHECKING:
-    from pillion.context import RunningJob
+    from pillion.running import RunningJob
     from pillion.signature import Signature
 
 MAX_NAME = 256

@@ -32,6 +32,7 @@ that is not a table (`PILLION_REDIS_<OPTION>` for those of `redis`), `PILLION_EN
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -44,13 +45,15 @@ from pillion.config import Capsule, Config, RedisSettings
 from pillion.errors import ConfigError
 from pillion.mask import mask_secrets, mask_url
 from pillion.options import CAPSULE, CODE_ONLY, GENERAL, REDIS, SILENT, parse, shown, unknown
+from pillion.sharding import check_places, check_shard_by
 
 __all__ = ["Line", "Resolved", "listing", "mask_secrets", "mask_url", "resolve"]
 
 DEFAULT = "default"
 CODE = "code: pillion.configure"
-TABLES = ("redis", "capsules", "default_job_options")
+TABLES = ("redis", "shards", "capsules", "default_job_options")
 IDLE = "redis_idle_timeout"
+SHARD_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 FLAG_NAMES = {"queues": "queue"}
 TOP = (*CAPSULE, *GENERAL, *TABLES, IDLE)
 ENVIRONMENT_VARIABLES = ("RACK_ENV", "RAILS_ENV", "APP_ENV")
@@ -85,6 +88,7 @@ def resolve(
     env: Mapping[str, str],
     cwd: Path,
     file: Path | None = None,
+    alone: bool = False,
 ) -> Resolved:
     """One configuration out of all places.
 
@@ -96,6 +100,7 @@ def resolve(
         env: the environment's variables.
         cwd: where to look for `pyproject.toml`, upwards, and where relative paths begin.
         file: the configuration file of `-C`, instead of `pyproject.toml`.
+        alone: pass over what is said about shards: there is one, and that is `redis`.
 
     Raises:
         ConfigError: an option nobody knows, or a value that cannot be meant; it names the place and what to do.
@@ -108,6 +113,8 @@ def resolve(
     above = [*from_env, *from_code, *from_flags]
     from_file, notes = _from_file(cwd, file, env, above)
     for name, value, where in (*from_file, *above):
+        if alone and name.startswith(("shards.", "shard_by")):
+            continue
         chosen[name] = None if value is None else parse(name, value, where)
         sources[name] = where
     config = _build({name: value for name, value in chosen.items() if value is not None}, sources)
@@ -120,6 +127,9 @@ def listing(resolved: Resolved) -> list[Line]:
     values: dict[str, Any] = {name: getattr(config, name) for name in GENERAL if name not in CODE_ONLY}
     values |= {f"default_job_options.{name}": value for name, value in config.default_job_options.items()}
     values |= {f"redis.{name}": value for name, value in msgspec.structs.asdict(config.redis).items()}
+    for shard, settings in config.shards:
+        own = [option for option in REDIS if f"shards.{shard}.{option}" in resolved.sources]
+        values |= {f"shards.{shard}.{option}": getattr(settings, option) for option in own}
     for capsule in config.capsules:
         values |= {_capsule_option(capsule.name, name): getattr(capsule, name) for name in CAPSULE}
     return [Line(name, _shown(name, value), resolved.sources.get(name, DEFAULT)) for name, value in values.items()]
@@ -128,9 +138,10 @@ def listing(resolved: Resolved) -> list[Line]:
 def _shown(name: str, value: Any) -> Any:
     if value is None:
         return None
-    if name == "redis.url":
+    part = name.rpartition(".")[2] if name.startswith(("redis.", "shards.")) else ""
+    if part == "url":
         return mask_url(value)
-    if name == "redis.client" or (name == "redis.adapter" and not isinstance(value, str)):
+    if part == "client" or (part == "adapter" and not isinstance(value, str)):
         return type(value).__name__  # its repr may hold the password
     if name.endswith("queues"):
         return [f"{queue},{weight}" if weight else queue for queue, weight in value]
@@ -219,6 +230,8 @@ def _flatten(options: Mapping[str, Any], where: _Where, *, code: bool = False) -
             yield from _redis(value, where, code=code)
         elif name == IDLE:  # as Sidekiq calls it
             yield "redis.idle_timeout", value, where(name)
+        elif name == "shards":
+            yield from _shards(value, where, code=code)
         elif name == "capsules":
             yield from _capsules(value, where)
         elif name == "default_job_options":
@@ -237,23 +250,37 @@ def _logger(value: Any, where: _Where) -> _Setting:
     return "log_level", SILENT, f"{where('logger')}(logger=None)"
 
 
-def _redis(value: Any, where: _Where, *, code: bool) -> Iterator[_Setting]:
+def _redis(value: Any, where: _Where, *, code: bool, part: str = "redis") -> Iterator[_Setting]:
+    path = part.split(".")
     known = [name for name in REDIS if code or f"redis.{name}" not in CODE_ONLY]
     if isinstance(value, RedisSettings):
         for name in REDIS:
-            yield f"redis.{name}", getattr(value, name), where("redis")
+            yield f"{part}.{name}", getattr(value, name), where(*path)
     elif isinstance(value, str):
-        yield "redis.url", value, where("redis")
+        yield f"{part}.url", value, where(*path)
     elif isinstance(value, Mapping):
         for name, item in value.items():
             if name not in known:
-                unknown(f"redis.{name}", [f"redis.{option}" for option in known], where("redis", name))
+                unknown(f"{part}.{name}", [f"{part}.{option}" for option in known], where(*path, name))
             if item is not None:
-                yield f"redis.{name}", item, where("redis", name)
+                yield f"{part}.{name}", item, where(*path, name)
     elif code and (hasattr(value, "connection_pool") or hasattr(value, "connection_kwargs")):
-        yield "redis.client", value, where("redis")
+        yield f"{part}.client", value, where(*path)
     else:
-        _expected("redis", "an address or a table", value, where, 'write redis = "redis://localhost:6379/0"')
+        _expected(part, "an address or a table", value, where, f'write {path[-1]} = "redis://localhost:6379/0"')
+
+
+def _shards(value: Any, where: _Where, *, code: bool) -> Iterator[_Setting]:
+    """Each shard is what `redis` may be, and has its options where it names none of its own."""
+    if not isinstance(value, Mapping) or not value:
+        cure = "name each one: [tool.pillion.shards.NAME] with its url or its prefix"
+        _expected("shards", "tables by name", value, where, cure)
+    for shard, options in value.items():
+        if not isinstance(shard, str) or not SHARD_NAME.fullmatch(shard):
+            _expected("shards", "names of letters, digits, _ and -", shard, where, "rename it")
+        if isinstance(options, Mapping) and not options:
+            _expected(f"shards.{shard}", "an address or a table", options, where, "give it a url or a prefix")
+        yield from _redis(options, where, code=code, part=f"shards.{shard}")
 
 
 def _capsules(value: Any, where: _Where) -> Iterator[_Setting]:
@@ -299,9 +326,16 @@ def _expected(name: str, expected: str, value: Any, where: _Where, cure: str) ->
 def _build(chosen: Mapping[str, Any], sources: Mapping[str, str]) -> Config:
     _belong_together(chosen, sources)
     options = {**Config().default_job_options, **_below(chosen, "default_job_options.")}
+    redis = RedisSettings(**_below(chosen, "redis."))
+    shards = tuple((name, msgspec.structs.replace(redis, **own)) for name, own in _named(chosen, "shards.").items())
+    check_places(shards or (("", redis),), sources)
+    general = {name: value for name, value in chosen.items() if name in GENERAL}
+    if "shard_by" in general:
+        general["shard_by"] = check_shard_by(general["shard_by"], [name for name, _ in shards], sources["shard_by"])
     return Config(
-        **{name: value for name, value in chosen.items() if name in GENERAL},
-        redis=RedisSettings(**_below(chosen, "redis.")),
+        **general,
+        redis=shards[0][1] if shards else redis,
+        shards=shards,
         capsules=_build_capsules(chosen, sources),
         default_job_options=options,
     )
@@ -311,12 +345,18 @@ def _below(chosen: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in chosen.items() if name.startswith(prefix)}
 
 
+def _named(chosen: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
+    """What tables by name hold: the options of each."""
+    named: dict[str, dict[str, Any]] = {}
+    for dotted, value in _below(chosen, prefix).items():
+        table, _, name = dotted.rpartition(".")
+        named.setdefault(table, {})[name] = value
+    return named
+
+
 def _build_capsules(chosen: Mapping[str, Any], sources: Mapping[str, str]) -> tuple[Capsule, ...]:
     default = Capsule(**{name: chosen[name] for name in CAPSULE if name in chosen})
-    named: dict[str, dict[str, Any]] = {}
-    for dotted, value in _below(chosen, "capsules.").items():
-        capsule, _, name = dotted.rpartition(".")
-        named.setdefault(capsule, {})[name] = value
+    named = _named(chosen, "capsules.")
     for capsule, options in named.items():
         if "queues" not in options:
             where = next(sources[_capsule_option(capsule, name)] for name in options)

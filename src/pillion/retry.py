@@ -289,6 +289,9 @@ def error_class(error: BaseException) -> str:
 
 def backtrace(error: BaseException, limit: int = MAX_BACKTRACE) -> list[str]:
     """The innermost `limit` frames, the raising line first, in Ruby's form: `app/jobs.py:12:in charge`."""
+    elsewhere: list[str] | None = getattr(error, "__pillion_backtrace__", None)  # from a process of the job's own
+    if elsewhere is not None:
+        return elsewhere[:limit]
     frames: deque[str] = deque(maxlen=limit)
     step = error.__traceback__
     while step is not None:

@@ -1,5 +1,8 @@
 """Which client a push goes through: `set(...)`, else the `via` block around it, else the definition, else the default.
 
+The default is the default setup's, and inside a job that of the setup whose worker runs it: what a job pushes goes
+where the job came from.
+
 Each of the first and the third may name a `client`, or a `pool` (another Redis, with the default setup's chains) and a
 `client_class` to make one of. What is made is kept, so that pushes share connections: one client per pool and class, of
 which the 256 latest stay. Called by the verbs of job classes (`setter.py`); a program that pushes with a client of its
@@ -18,10 +21,13 @@ from pillion import setup as setups
 from pillion.client import Client
 from pillion.errors import UsageError
 from pillion.job_options import over
+from pillion.running import current_job
 
 MOST_KEPT = 256
 
 _default = Client(setup=setups.default)
+"""The client of the default setup, which job classes push through, but inside a job of another setup's worker."""
+
 _via: ContextVar[Client | None] = ContextVar("pillion_via", default=None)
 
 
@@ -37,15 +43,22 @@ def client_for(own: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """
     around = _via.get()
     if not own and not given:
-        return around or _default
+        return around or _standard()
     if around is None or given.get("client") is not None or given.get("pool") is not None:
         chosen = over(own, given)
     else:
         chosen = {"client": around, "client_class": given.get("client_class")}
     client, pool, kind = (chosen.get(name) for name in ("client", "pool", "client_class"))
     if kind is None and pool is None:
-        return client or _default
+        return client or _standard()
     return _made(kind or Client, pool, client)
+
+
+def _standard() -> Client:
+    """The client of the setup whose worker runs the job that pushes; outside of jobs, of the default setup."""
+    job = current_job()
+    home = None if job is None else job.home
+    return _default if home is None or home is setups.default else _made_of(home)
 
 
 @contextmanager
@@ -71,6 +84,11 @@ def via_client() -> Client | None:
 def default_client() -> Client:
     """The client of the default setup, which job classes push through."""
     return _default
+
+
+@lru_cache(MOST_KEPT)
+def _made_of(setup: Any) -> Client:
+    return Client(setup=setup)
 
 
 @lru_cache(MOST_KEPT)

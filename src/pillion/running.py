@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pillion.errors import ConfigError
-from pillion.plain import check_plain
+from pillion.plain import check_plain, shown
 from pillion.types import Claim, Effect, Payload
 
 if TYPE_CHECKING:
     from pillion.registry import Definition
+    from pillion.setup import Setup
 
 CONTEXT_KEY = "ctx"
 MAX_LEVELS = 50
+INLINE = ("inline", 0)
+"""The token of every run that no worker holds."""
 
 
 class Signals:
@@ -54,6 +57,7 @@ class RunningJob(msgspec.Struct, frozen=True, eq=False):
         definition: the registry entry that runs it.
         signals: what the worker tells its jobs.
         started: the steady clock's reading when it began; None where nobody measures.
+        home: the setup that runs it.
         effects: a feature's own writes that are to happen with this run's acknowledgement, and only then.
     """
 
@@ -63,11 +67,12 @@ class RunningJob(msgspec.Struct, frozen=True, eq=False):
     signals: Signals
     effects: list[Effect] = []
     started: float | None = None
+    home: Setup | None = None
 
     @classmethod
-    def inline(cls, payload: Payload, definition: Definition) -> RunningJob:
+    def inline(cls, payload: Payload, definition: Definition, home: Setup | None = None) -> RunningJob:
         """A run that no worker holds: `perform_inline` and tests. Never interrupted, never lost."""
-        return cls(Claim("inline", 0, payload["queue"], b""), payload, definition, Signals())
+        return cls(Claim(*INLINE, payload["queue"], b""), payload, definition, Signals(), home=home)
 
     @property
     def jid(self) -> str:
@@ -93,7 +98,8 @@ class RunningJob(msgspec.Struct, frozen=True, eq=False):
     @property
     def capsule(self) -> str:
         """The capsule that runs it; "" outside of a worker."""
-        return self.claim.owner.rpartition("/")[2].rpartition(".")[0]
+        place = self.claim.owner.rpartition("/")[2].rpartition(".")[0]
+        return place.partition("@")[0]
 
     @property
     def attempt(self) -> int:
@@ -162,7 +168,7 @@ _log_fields: ContextVar[Mapping[str, Any] | None] = ContextVar("pillion_log_fiel
 
 
 @contextmanager
-def log_context(**fields: Any) -> Generator[None]:
+def context(**fields: Any) -> Generator[None]:
     """Add fields to the context of every line that is logged in this block, and by what it calls or awaits."""
     token = _log_fields.set({**log_fields(), **fields})
     try:
@@ -172,7 +178,7 @@ def log_context(**fields: Any) -> Generator[None]:
 
 
 def log_fields() -> Mapping[str, Any]:
-    """The fields that the blocks of `log_context` around the caller have added."""
+    """The fields that the blocks of `context` around the caller have added."""
     return _log_fields.get() or {}
 
 
@@ -190,8 +196,9 @@ class Carrier:
         """Carry these too; adding one again changes nothing.
 
         Raises:
-            ConfigError: another variable of the same name is carried already.
+            ConfigError: it is no context variable, or another one of the same name is carried already.
         """
+        check_variables("carry", variables)
         for variable in variables:
             if self._variables.setdefault(variable.name, variable) is not variable:
                 raise ConfigError(
@@ -237,6 +244,20 @@ class Carrier:
 
     def __len__(self) -> int:
         return len(self._variables)
+
+
+def check_variables(owner: str, variables: Iterable[object]) -> None:
+    """Refuse what is no context variable; `owner` is what it was given to.
+
+    Raises:
+        ConfigError: the message shows what was given.
+    """
+    for variable in variables:
+        if not isinstance(variable, ContextVar):
+            raise ConfigError(
+                f"{owner}: expected the context variable itself, got {shown(variable)}; "
+                'make one with ContextVar("name"), and pass that'
+            )
 
 
 _UNSET: Any = object()

@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeAli
 from pillion import due
 from pillion.enqueue import beside, item_of
 from pillion.errors import ArgumentsError, ConfigError, UsageError
-from pillion.job_options import fresh, over, sort_options
+from pillion.job_options import fresh, over, sort_options, warn_of_foreign
 from pillion.mask import mask_secrets
 from pillion.registry import Definition
 from pillion.routing import client_for
@@ -91,12 +91,15 @@ class Setter(Generic[P, R_co]):
             ConfigError: an option has an impossible value.
             PayloadError: `wait` or `wait_until` is no time.
         """
-        given = sort_options(self.definition.name, options)
+        name = self.definition.name
+        given = sort_options(name, options)
+        if self.definition.kind != "stub":
+            warn_of_foreign(name, name, given.wire)
         return Setter(
             self.definition,
             {**self._options, **given.wire},
             over(self._transport, given.transport),
-            _checked_timing(self.definition.name, given.timing) or self._timing,
+            _checked_timing(name, given.timing) or self._timing,
         )
 
     def perform_async(self, /, *args: P.args, **kwargs: P.kwargs) -> str | None:
@@ -243,7 +246,7 @@ class Setter(Generic[P, R_co]):
             f"now, {name}.perform_in(300, ...) for later, {name}.set(queue=...).perform_async(...) for other options"
         )
 
-    delay_for = delay_until = apply_async = send = delay
+    delay_for = delay_until = apply_async = send = enqueue = perform_later = delay
 
     def _client(self) -> Pusher:
         client: Pusher = client_for(self.definition.transport, self._transport)

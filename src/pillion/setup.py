@@ -5,6 +5,9 @@ Before anything runs, `configure(...)`, `configure_client` and `configure_server
 which job classes push through; a program that talks to several Redis servers makes more of them and gives each its
 own `Client`.
 
+Defining jobs and middleware needs neither a connection nor a configuration, and most of what these import. Both are
+loaded when they are first asked for, so that `import pillion` stays well below `import redis`.
+
 The kind of process is decided once. `pillion worker` calls `be_server()` before it imports the app, so
 `configure_server` blocks run as they are met; in any other process `configure_client` blocks run before the first
 push."""
@@ -16,21 +19,28 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from pillion import embedded
 from pillion.config import Config, RedisSettings
-from pillion.context import Carrier, current_job
 from pillion.errors import ConfigError
 from pillion.events import Event, Events
 from pillion.middleware import Chain
 from pillion.registry import Registry
 from pillion.registry import default as default_registry
-from pillion.resolve import Resolved, resolve
-from pillion.store.connection import AsyncStore, Store
+from pillion.running import Carrier, current_job
+from pillion.shards import DEFAULT, Shard
+from pillion.silence import silence
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from pillion.resolve import Resolved
+    from pillion.store.connection import AsyncStore, Store
+    from pillion.store.lending import Lender
 
 Block: TypeAlias = Callable[["Setup"], object]
 Lifecycle: TypeAlias = Literal["startup", "quiet", "shutdown", "exit", "heartbeat", "beat"]
@@ -51,8 +61,8 @@ class Setup:
     """
 
     def __init__(self, redis: Any = None, *, registry: Registry | None = None, **options: Any) -> None:
-        self._client_middleware = Chain("client")
-        self.server_middleware = Chain("server")
+        self._client_middleware = Chain("client", self)
+        self.server_middleware = Chain("server", self)
         self.error_handlers: list[Callable[[BaseException, Mapping[str, Any], Config], object]] = []
         self.death_handlers: list[Callable[[dict[str, Any], BaseException], object]] = []
         self.events = Events()
@@ -67,8 +77,9 @@ class Setup:
         self._blocks: list[Block] = []
         self._lock = threading.RLock()
         self._resolved: Resolved | None = None
-        self._store: Store | None = None
-        self._astore: AsyncStore | None = None
+        self._shards: tuple[Shard, ...] | None = None
+        self._lender: Lender | None = None
+        self._alone = False
         if redis is not None or options:
             self.configure(redis, **options)
 
@@ -85,22 +96,25 @@ class Setup:
             options["redis"] = _redis_over(self._options.get("redis"), options["redis"])
         before, self._options = self._options, self._options | options
         try:
-            self._resolve()
+            resolved = self._resolve()
         except ConfigError:
             self._options = before
             raise
+        if "logger" in options or "log_level" in options:
+            silence(resolved.config)
         self._forget()
         return self
 
     @contextmanager
     def pointed_at(self, redis: Any) -> Generator[None]:
-        """Talk to another Redis for the length of a block; for tests."""
-        before = self._options
-        self.configure(redis)
+        """Talk to another Redis, and to no shard, for the length of a block; for tests."""
+        before = self._options, self._alone
+        self._alone = True
         try:
+            self.configure(redis)
             yield
         finally:
-            self._options = before
+            self._options, self._alone = before
             self._forget()
 
     def carry(self, *variables: ContextVar[Any]) -> None:
@@ -187,48 +201,79 @@ class Setup:
             return self._resolved
 
     @property
-    def store(self) -> Store:
-        """The store that threads run ops on; it opens connections as they are needed."""
-        store = self._store
-        if store is not None:
-            return store
+    def shards(self) -> tuple[Shard, ...]:
+        """The keyspaces that jobs are spread over; one called `default` where none is named."""
+        shards = self._shards
+        if shards is not None:
+            return shards
         with self._lock:
-            if self._store is None:
-                self._store = Store(self.config.redis, self.redis_settings)
-            return self._store
+            if self._shards is None:
+                named = self.config.shards or ((DEFAULT, self.config.redis),)
+                self._shards = tuple(
+                    Shard(name, settings, partial(self._settings_of, settings)) for name, settings in named
+                )
+            return self._shards
+
+    def shard(self, name: str) -> Shard:
+        """The shard of that name. Raises ConfigError where there is none."""
+        for shard in self.shards:
+            if shard.name == name:
+                return shard
+        raise ConfigError(f"expected the name of a shard, got {name!r}; known are {', '.join(map(_name, self.shards))}")
+
+    @property
+    def store(self) -> Store:
+        """The store that threads run ops on, of the first shard; it opens connections as they are needed."""
+        return self.shards[0].store
 
     @property
     def astore(self) -> AsyncStore:
-        """The store for asyncio callers."""
-        store = self._astore
-        if store is not None:
-            return store
+        """The same for asyncio callers."""
+        return self.shards[0].astore
+
+    @contextmanager
+    def redis(self) -> Generator[Redis]:
+        """Redis itself, for threads: `with setup.redis() as conn: conn.get("key")`.
+
+        `conn` is a redis-py client on this setup's server, with replies in bytes; each of its commands borrows a pooled
+        connection. No prefix is put before its keys, nothing is sent twice, and it raises what redis-py raises.
+        """
         with self._lock:
-            if self._astore is None:
-                self._astore = AsyncStore(self.config.redis, self.redis_settings)
-            return self._astore
+            if self._lender is None:
+                from pillion.store.lending import Lender  # noqa: PLC0415 - see above
+
+                self._lender = Lender(lambda: self.store.settings)
+            client = self._lender.client()
+        yield client
 
     def redis_settings(self) -> RedisSettings:
         """Where Redis is. Where no source names an address, the embedded server is started or joined."""
-        settings = self.config.redis
-        if settings.url or settings.client is not None or settings.sentinels:
+        return self._settings_of(self.config.redis)
+
+    def _settings_of(self, settings: RedisSettings) -> RedisSettings:
+        if settings.is_somewhere:
             return settings
+        from pillion import embedded  # noqa: PLC0415 - see above
+
         return msgspec.structs.replace(settings, url=embedded.ensure(environment=self.config.environment))
 
     def _resolve(self) -> Resolved:
-        return resolve(flags=self._flags, code=self._options, env=os.environ, cwd=Path.cwd(), file=self._file)
+        from pillion.resolve import resolve  # noqa: PLC0415 - see above
+
+        places = {"flags": self._flags, "code": self._options, "env": os.environ}
+        return resolve(**places, cwd=Path.cwd(), file=self._file, alone=self._alone)
 
     def _run_blocks(self) -> None:
         while self._blocks:
             self._blocks.pop(0)(self)
 
     def _forget(self) -> None:
-        store, astore = self._store, self._astore
-        self._resolved = self._store = self._astore = None
-        if store is not None:
-            store.close()
-        if astore is not None:
-            astore.retire()
+        shards, lender = self._shards or (), self._lender
+        self._resolved = self._shards = self._lender = None
+        for shard in shards:
+            shard.close()
+        if lender is not None:
+            lender.close()
 
 
 class CapsuleSetup:
@@ -238,6 +283,10 @@ class CapsuleSetup:
         self.name = name
         self.client_middleware = client_middleware
         self.server_middleware = server_middleware
+
+
+def _name(shard: Shard) -> str:
+    return shard.name
 
 
 def _redis_over(before: Any, now: Any) -> Any:
@@ -261,12 +310,9 @@ def be_server() -> None:
     _is_server = True
 
 
-def is_server() -> bool:
+def is_worker() -> bool:
     """Whether this is a worker process."""
     return _is_server
-
-
-is_worker = is_server
 
 
 def configure(redis: Any = None, **options: Any) -> Setup:

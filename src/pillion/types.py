@@ -111,9 +111,9 @@ def snooze(seconds: float) -> Later:
     """Return this from a job to run it again later: `return pillion.snooze(60)`.
 
     The same job (jid, arguments) goes to the schedule set in one step with its acknowledgement. It is no failure and
-    uses up no retry. Raises UsageError for a time that is not finite.
+    uses up no retry. Raises UsageError for what is no finite number.
     """
-    if not math.isfinite(seconds):
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
         raise UsageError(
             f"expected a finite number of seconds, got {seconds!r}; pass how long to wait, e.g. snooze(60)"
         )
@@ -121,5 +121,10 @@ def snooze(seconds: float) -> Later:
 
 
 def discard(reason: str) -> Drop:
-    """Return this from a job to drop it: `return pillion.discard("account was deleted")`. Only a log line remains."""
+    """Return this from a job to drop it: `return pillion.discard("account was deleted")`. Only a log line remains.
+
+    Raises UsageError for a reason that is not text.
+    """
+    if not isinstance(reason, str):
+        raise UsageError(f"expected a reason in words, got {type(reason).__name__}; write discard(str(reason))")
     return Drop(reason)

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 import pillion
+from pillion.api import Metrics
+from pillion.registry import default
 from pillion.store import ops
 from pillion.store.keys import Keyspace
 from pillion.types import Claim, Done, Outcome, Requeue
 from pillion.worker.runner import Finished
 from pillion.worker.stats import Counts, Stats, flush_commands
-from tests.worker.harness import Harness
+from tests.servers import Server
+from tests.worker.harness import Harness, harness
 
 AT_22_03 = datetime(2022, 7, 22, 22, 3, tzinfo=UTC).timestamp()
 CLAIM = Claim("owner", 1, "default", b"")
@@ -80,6 +83,26 @@ def test_a_name_with_a_bar_has_no_metrics_but_is_counted() -> None:
     commands = flushed(counted(("a|b", 1)))
     assert commands["stat:processed"] == [("INCRBY", 1)]
     assert not any(key.startswith(("j|", "h|")) for key in commands)
+
+
+@pytest.mark.rule("keys.old-metrics")
+@pytest.mark.parametrize(("wire", "digits"), [("8", 6), ("7", 8), ("6", 8)])
+def test_a_worker_flushes_under_the_names_of_its_wire(server: Server, wire: str, digits: int) -> None:
+    with harness(server, wire=wire) as bed, default.restored():
+
+        @pillion.job(name=f"CompatWire{wire}")
+        def plain() -> None: ...
+
+        worker = bed.start()
+        bed.push(plain.definition.name)
+        bed.settled(1)
+        worker.stop()
+        found = {len(key.split(b"|")[1]) for key in bed.redis.keys("j|*") if bed.redis.ttl(key) <= 28_800}
+        assert found == {digits}
+        assert len(bed.redis.keys(f"h|CompatWire{wire}-*")) == (wire == "8")
+        assert len(bed.redis.keys(f"CompatWire{wire}-*")) == (wire != "8")
+        totals = Metrics(bed.client).top_jobs().job_results[plain.definition.name].totals
+        assert totals["p"] == 1
 
 
 @pytest.mark.rule("metrics.class", instead=True)

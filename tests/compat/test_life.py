@@ -33,7 +33,7 @@ def test_a_beat_that_fails_is_logged_and_the_next_one_comes(bed: Harness, caplog
 
 @pytest.mark.rule("b9.47", "keys.cleanup", "process.prune")
 def test_processes_are_pruned_once_a_minute_at_most(bed: Harness) -> None:
-    heartbeat = pillion.Worker(bed.setup, embedded=True)._heartbeat
+    heartbeat = pillion.Worker(bed.setup, embedded=True).stations[0].heartbeat
     bed.redis.sadd("processes", "ghost:1:x")
     heartbeat._prune()
     assert bed.redis.smembers("processes") == set()
@@ -55,9 +55,9 @@ def test_a_quiet_process_moves_nothing_that_is_due(bed: Harness) -> None:
     bed.redis.zadd("schedule", {JOB: 1.0})
     wait_until(lambda: bed.redis.llen("queue:low") == 1, what="the poller to move a job")
     worker.quiet()
-    assert worker.poller.join(5)
+    assert worker.stations[0].poller.join(5)
     bed.redis.zadd("schedule", {JOB: 1.0})
-    assert worker.poller.poll() == 0
+    assert worker.stations[0].poller.poll() == 0
     assert (bed.redis.zcard("schedule"), bed.redis.llen("queue:low")) == (1, 1)
 
 
@@ -67,7 +67,7 @@ def test_what_is_due_goes_to_the_back_of_its_queue(bed: Harness, source: str) ->
     bed.push("compat_due", "was here first", queue="low")
     bed.redis.zadd(source, {JOB: 1.0})
     before = bed.setup.config.clock.now()
-    assert pillion.Worker(bed.setup, embedded=True).poller.poll() == 1
+    assert pillion.Worker(bed.setup, embedded=True).stations[0].poller.poll() == 1
     first, due = bed.waiting("low")
     assert (first["args"], due["args"]) == (["was here first"], [1])
     assert due["created_at"] == 1700000000.25

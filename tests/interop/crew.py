@@ -1,7 +1,7 @@
 """The mixed fleet: seats in which a Ruby or a Pillion worker sits until a killer ends it and puts the next one there.
 
 A seat's `end` says what the process still had in its hands: for Ruby what its `Recorder` saw it take and not send back,
-for Pillion what stands in the slots of its owners.
+for Pillion what stands in the trays of its owners.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from pathlib import Path
 import redis
 
 from pillion.payload import decode
+from pillion.store import ops
+from pillion.store.keys import Keyspace
 from tests.conftest import Ruby
-from tests.interop.recorder import Recorder
+from tests.interop.recorder import Handover, Recorder
 from tests.interop.sides import HERE, Sidekiq
 from tests.servers import Server
 from tests.worker.cli import environment
 
 ROOT = HERE.parents[1]
 PATIENCE = 25
+KEYS = Keyspace()
 LEASE = "1.5"
 TERM_TIMEOUT = 4
-"""Seconds; more than a BRPOP of Ruby's blocks. With less, what it pushes back may be popped by an idle thread of the
-same process, which is then interrupted with the job in its hands: 6.4.1 loses it."""
+"""Seconds; 6.4.1 pushes back what it cannot finish half a second before. That must be later than the end of a BRPOP,
+which blocks for 2 s, or an idle thread of the same process takes the job again and is interrupted as it does."""
 
 DECK = [True, True, False]
 QUEUES = {"ruby": ("ruby", "both"), "python": ("python", "both")}
@@ -46,6 +49,7 @@ class End:
         killed: by SIGKILL; else it was told to stop and left in order.
         hands: the jids that it held and had not given back.
         returned: the jids that Ruby sent back into a queue or a set.
+        handovers: every job that Redis and this Ruby process handed each other.
     """
 
     side: str
@@ -53,6 +57,7 @@ class End:
     killed: bool
     hands: frozenset[str]
     returned: frozenset[str] = frozenset()
+    handovers: tuple[Handover, ...] = ()
 
 
 class Seat(ABC):
@@ -108,10 +113,11 @@ class RubySeat(Seat):
         self._recorder.close()
         pid, record = self._sidekiq.pid, self._recorder
         self._sidekiq.close()
-        return End(self.side, pid, kill, frozenset(record.held), frozenset(record.returned))
+        return End(self.side, pid, kill, frozenset(record.held), frozenset(record.returned), tuple(record.handovers))
 
     def close(self) -> None:
         self._sidekiq.close()
+        self._recorder.close()
 
 
 class PillionSeat(Seat):
@@ -154,20 +160,31 @@ class PillionSeat(Seat):
 
 
 def held_by(server: Server, pid: int) -> set[str]:
-    """The jids in the slots of a dead process of ours. What it sent before it died has been executed by then."""
+    """The jids in the trays of a dead process of ours. What it sent before it died has been executed by then."""
     with server.client() as client:
         client.ping()  # readable sockets are served before the next command of this one
-        slots = list(client.scan_iter(match=f"pillion:inf:*:{pid}:*", _type="list", count=1000))
-        found = [client.lindex(slot, 0) for slot in slots]  # a reaper may be at work
-    return {decode(raw)["jid"] for raw in found if raw is not None}
+        return {jid for jids in in_trays(client, f"*:{pid}:*").values() for jid in jids}
+
+
+def in_trays(client: redis.Redis, owners: str = "*") -> dict[str, list[str]]:
+    """The jids of what each owner holds. A reaper may be at work meanwhile."""
+    held = {}
+    for key in client.scan_iter(match=f"pillion:inf:{owners}", _type="hash", count=1000):
+        owner = key.decode().removeprefix("pillion:inf:")
+        numbers = list(ops.index_claims(client.hgetall(key)))
+        pairs = [divmod(n, ops.TRAY) for n in numbers]
+        found = [client.lindex(KEYS.tray(owner, tray), position) for tray, position in pairs]
+        held[owner] = [decode(raw)["jid"] for raw in found if raw]
+    return held
 
 
 def standing(client: redis.Redis) -> dict[str, list[str]]:
-    """The jids in each place where a job can stand, slots included."""
-    lists = {key.decode(): client.lrange(key, 0, -1) for key in client.scan_iter(_type="list", count=1000)}
-    places = {key: members for key, members in lists.items() if key.startswith(("queue:", "pillion:inf:"))}
+    """The jids in each place where a job can stand, the trays of each owner included."""
+    queues = list(client.scan_iter(match="queue:*", _type="list", count=1000))
+    places: dict[str, list[bytes]] = {key.decode(): client.lrange(key, 0, -1) for key in queues}
     places |= {name: client.zrange(name, 0, -1) for name in ("retry", "schedule", "dead")}
-    return {name: [decode(raw)["jid"] for raw in members] for name, members in places.items() if members}
+    jids = {name: [decode(raw)["jid"] for raw in members] for name, members in places.items()}
+    return {name: found for name, found in (jids | in_trays(client)).items() if found}
 
 
 class Killer:

@@ -13,7 +13,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
+from tests.crash.ledger import now
 from tests.waiting import wait_until
 
 JID = re.compile(rb'"jid":"([0-9a-f]{24})"')
@@ -23,18 +25,26 @@ READ = 65_536
 Note = Callable[[Iterable[bytes]], None]
 
 
+class Handover(NamedTuple):
+    """A job that passed by: to Ruby (`taken`), or back into Redis. `at` is of the ledger's clock."""
+
+    at: float
+    jid: str
+    taken: bool
+
+
 class Recorder:
     """Listens at `path` for the connections of one process.
 
     Attributes:
-        held: the jids that it took and did not send back.
-        returned: the jids that it sent back, into a queue or a set.
+        handovers: all that passed by, in this order.
     """
 
     def __init__(self, server: Path, path: Path) -> None:
         self.url = f"unix://{path}"
-        self.held: set[str] = set()
-        self.returned: set[str] = set()
+        self.handovers: list[Handover] = []
+        self._passing = threading.Event()
+        self._passing.set()
         self._server = server
         self._lock = threading.Lock()
         self._open = 0
@@ -43,10 +53,29 @@ class Recorder:
         self._listener.listen(16)
         threading.Thread(target=self._accept, daemon=True).start()
 
+    @property
+    def held(self) -> dict[str, float]:
+        """The jids that the process took and did not send back, and when it took them."""
+        last = {each.jid: each for each in list(self.handovers)}
+        return {jid: each.at for jid, each in last.items() if each.taken}
+
+    @property
+    def returned(self) -> set[str]:
+        """The jids that it sent back, into a queue or a set."""
+        return {each.jid for each in list(self.handovers) if not each.taken}
+
+    def withhold(self) -> None:
+        """From now on, the jobs that Redis hands out stay on their way, as on a slow network, until `close`."""
+        self._passing.clear()
+
     def close(self) -> None:
-        """Take no more connections; wait until the process's own, and what they brought, have been dealt with."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        """Take no more connections; wait until the process's own, and what they brought, have been dealt with.
+
+        The process has ended. Harmless the second time."""
+        self._passing.set()
+        if self._listener.fileno() >= 0:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
         wait_until(lambda: self._open == 0, what="the connections of a dead process to end")
 
     def _accept(self) -> None:
@@ -72,14 +101,18 @@ class Recorder:
             self._open -= 1
 
     def _took(self, jids: Iterable[bytes]) -> None:
-        with self._lock:
-            self.held.update(jid.decode() for jid in jids)
+        if self._note(jids, taken=True):
+            self._passing.wait()
 
     def _gave(self, jids: Iterable[bytes]) -> None:
+        self._note(jids, taken=False)
+
+    def _note(self, jids: Iterable[bytes], *, taken: bool) -> bool:
+        """Write it down, and say whether there was anything."""
         with self._lock:
-            gone = {jid.decode() for jid in jids}
-            self.held -= gone
-            self.returned |= gone
+            seen = [Handover(now(), jid.decode(), taken) for jid in jids]
+            self.handovers += seen
+        return bool(seen)
 
 
 def pump(source: socket.socket, sink: socket.socket, note: Note) -> None:

@@ -1,9 +1,9 @@
 """One fleet of Ruby and Pillion on the same queues, both killed at random: what is lost is what Ruby itself loses.
 
-Plain Sidekiq takes a job out of Redis before it runs it. So a Ruby process that is killed by SIGKILL takes along what
-it held, and nothing else may be missing: that account is exact, both ways. A Ruby process that is told to stop pushes
-back what it cannot finish; on a machine so slow that its threads are still in BRPOP at its deadline it may lose one
-there too, which is counted apart. Pillion's jobs stand in Redis until their outcome is written.
+Plain Sidekiq takes a job out of Redis before it runs it. So each job that is missing must be one that Redis handed to a
+Ruby process, which ended without giving it back; a recorder between the two knows, and the account is exact, both ways.
+Killed by SIGKILL, Ruby may lose whatever it has. Told to stop it pushes back what runs, and can lose only what one of
+its threads was still fetching: a test below shows how. Pillion's jobs stand in Redis until their outcome is written.
 
 A job whose class only the other side knows fails, and goes home through its `retry_queue`. Without that it might never
 get there: an idle thread of Ruby's waits in BRPOP, and Redis serves it before anybody else hears of the push.
@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tests.conftest import NewServer, Ruby
 from tests.crash.chaos import Thread
 from tests.crash.ledger import Ledger
 from tests.interop.crew import TERM_TIMEOUT, End, Killer, PillionSeat, RubySeat, Seat, standing
+from tests.interop.recorder import Recorder
 from tests.interop.sides import HERE, Console, Sidekiq, make_due
 from tests.servers import Server, available_kinds
 from tests.waiting import wait_until
@@ -154,6 +156,8 @@ def test_what_is_missing_was_in_the_hands_of_a_killed_ruby(fleet: Fleet, capsys:
     assert standing(fleet.client) == {}
     taken = left_by(ends, fleet, side="ruby", killed=True) | left_by(ends, fleet, side="ruby", killed=False)
     assert lost == taken, whereabouts(lost ^ taken, fleet, ends)
+    astray = lost & {jid for end in ends if end.side == "ruby" and not end.killed for jid in run_in_hand(fleet, end)}
+    assert astray == set(), whereabouts(astray, fleet, ends)
     assert fleet.ended() - accepted.keys() == set()
     assert unexplained(fleet, ends) == {}
     assert abroad(fleet, accepted, ends) == set()
@@ -198,13 +202,23 @@ def left_by(ends: Sequence[End], fleet: Fleet, *, side: str, killed: bool) -> se
     return held - fleet.ended()
 
 
+def run_in_hand(fleet: Fleet, end: End) -> set[str]:
+    """Of what a Ruby process had in its hands, the jobs that it began after it had taken them for the last time."""
+    taken = {each.jid: each.at for each in end.handovers if each.taken}
+    starts = (fact for fact in fleet.ledger.facts("start") if fact.pid == end.pid and fact.jid in end.hands)
+    return {fact.jid for fact in starts if fact.at > taken[fact.jid]}
+
+
 def whereabouts(jids: set[str], fleet: Fleet, ends: Sequence[End]) -> str:
-    """What is known of jobs that the account does not settle."""
+    """The whole way of jobs that the account does not settle."""
     lines = []
     for jid in sorted(jids):
-        facts = [f"{fact.what} in {fact.pid}" for fact in fleet.ledger.facts(jid=jid)]
-        hands = [f"{end.side} {end.pid} {'killed' if end.killed else 'stopped'}" for end in ends if jid in end.hands]
-        lines.append(f"{jid}: {facts}, failed as {fleet.crossed.get(jid)}, held by {hands}")
+        way = [(fact.at, f"{fact.what} in {fact.pid}") for fact in fleet.ledger.facts(jid=jid)]
+        for end in ends:
+            name = f"{end.side} {end.pid}, {'killed' if end.killed else 'stopped'} later"
+            mine = (each for each in end.handovers if each.jid == jid)
+            way += [(each.at, f"{'handed to' if each.taken else 'given back by'} {name}") for each in mine]
+        lines += [f"{jid}, failed as {fleet.crossed.get(jid)}:", *(f"  {at:.6f} {what}" for at, what in sorted(way))]
     return "\n".join(lines)
 
 
@@ -265,23 +279,53 @@ def report(
 # --- what Ruby itself does --------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def busy_ruby(server: Server, ruby: Ruby, folder: Path, timeout: int) -> Iterator[tuple[str, Sidekiq, Recorder]]:
+    """A Ruby worker of two threads, behind a recorder: one runs the job of this jid, the other one waits for more."""
+    ledger, ours = Ledger(folder / "ledger"), Client(server.url, wire="6")
+    jid = ours.push({"class": "Steady", "queue": "both", "args": [60_000]})
+    assert jid is not None
+    record = Recorder(server.socket_path, folder / "r")
+    file, log = HERE / "fleet.rb", str(ledger.path)
+    sidekiq = Sidekiq(ruby, server, "both", file=file, timeout=timeout, url=record.url, FLEET_LEDGER=log)
+    try:
+        wait_until(lambda: ledger.count("start")[jid], timeout=20, what="Ruby to run it")
+        yield jid, sidekiq, record
+        assert ledger.count("end") == {}
+    finally:
+        sidekiq.close()
+        record.close()
+        ours.setup.store.close()
+        ledger.close()
+
+
+def test_ruby_loses_what_it_pushes_back_while_a_thread_of_its_own_still_waits_for_jobs(
+    server: Server, ruby: Ruby, tmp_path: Path
+) -> None:
+    """No Pillion worker is near. Its deadline is before the end of a BRPOP: the idle thread is handed the job that was
+    just pushed back, and interrupted before it has read it."""
+    client = server.client()
+    with busy_ruby(server, ruby, tmp_path, timeout=1) as (jid, sidekiq, record):
+        with client.monitor() as monitor:
+            next(each for each in monitor.listen() if each["command"].lower().startswith("brpop"))
+        record.withhold()
+        sidekiq.end(signal.SIGTERM)
+        record.close()
+        assert "Pushed 1 jobs back to Redis" in sidekiq.said
+        assert [each.taken for each in record.handovers] == [True, False, True]
+        assert record.held.keys() == {jid}
+        assert standing(client) == {}
+
+
 @pytest.mark.parametrize(("number", "stands"), [(signal.SIGKILL, False), (signal.SIGTERM, True)], ids=["KILL", "TERM"])
 def test_ruby_loses_what_it_runs_when_killed_and_pushes_it_back_when_stopped(
     server: Server, ruby: Ruby, tmp_path: Path, number: signal.Signals, stands: bool
 ) -> None:
     """The two halves of the account, one job at a time. While it runs, no key of Redis has it."""
-    ledger, client = Ledger(tmp_path / "ledger"), server.client()
-    ours = Client(server.url, wire="6")
-    jid = ours.push({"class": "Steady", "queue": "both", "args": [60_000]})
-    [before] = client.lrange("queue:both", 0, -1)
-    sidekiq = Sidekiq(ruby, server, "both", file=HERE / "fleet.rb", timeout=TERM_TIMEOUT, FLEET_LEDGER=str(ledger.path))
-    try:
-        wait_until(lambda: ledger.count("start")[jid or ""], timeout=20, what="Ruby to run it")
+    client = server.client()
+    with busy_ruby(server, ruby, tmp_path, TERM_TIMEOUT) as (jid, sidekiq, record):
         assert standing(client) == {}
         sidekiq.end(number)
-        assert client.lrange("queue:both", 0, -1) == ([before] if stands else [])
+        record.close()
+        assert record.held.keys() == (set() if stands else {jid})
         assert standing(client) == ({"queue:both": [jid]} if stands else {})
-    finally:
-        sidekiq.close()
-        ours.setup.store.close()
-        ledger.close()

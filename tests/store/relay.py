@@ -30,6 +30,7 @@ class Relay:
         asked: every command that came through, in order.
         gather: commands that are held back until so many stand there, 0 for none.
         replies: how many lines of reply go on before everything is cut, None for no end.
+        until: bytes of the server, before which nothing goes on that it says; then all of it does, in one piece.
         deaf: read nothing more from clients.
     """
 
@@ -41,6 +42,7 @@ class Relay:
         self.asked: list[list[bytes]] = []
         self.gather = 0
         self.replies: int | None = None
+        self.until = b""
         self.deaf = False
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -100,7 +102,12 @@ class Relay:
             hang_up(server)
 
     def _answers(self, client: socket.socket, server: socket.socket) -> None:
+        held = b""
         while data := receive(server):
+            held += data
+            if self.until not in held:
+                continue
+            data, held, self.until = held, b"", b""
             lines = data.splitlines(keepends=True)
             allowed = lines if self.replies is None else lines[: self.replies]
             if self.replies is not None:

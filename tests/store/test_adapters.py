@@ -138,9 +138,7 @@ def test_a_restart_is_survived(adapter: str, new_face: NewFace, own_server: Serv
     face = new_face({"url": own_server.url, "adapter": adapter})
     face.push(JOB)
     own_server.restart()
-    if face.colour == "async":
-        face.runner.run(asyncio.sleep(0.01))  # a loop hears of it when it turns
-    assert face.push(JOB)
+    assert face.push(JOB)  # though an event loop that has not turned has not heard of it
     assert queued(own_server) == 2
 
 
@@ -157,6 +155,14 @@ def test_the_primary_is_asked_for_through_it(adapter: str, new_face: NewFace, ki
 
 
 # --- what fails -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
+def test_a_host_that_is_no_name(new_face: NewFace, adapter: str, host: str) -> None:
+    words = rf"^cannot reach Redis at redis://:\*\*\*@{host}:6379: .*the host's name"
+    with pytest.raises(Unavailable, match=words) as caught:
+        new_face(settings(adapter, f"redis://:{QUOTED}@{host}:6379")).push(JOB)
+    assert CANARY not in told(caught.value)
 
 
 def test_where_nobody_listens(adapter: str, new_face: NewFace) -> None:

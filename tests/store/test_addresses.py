@@ -111,6 +111,24 @@ def test_a_port_where_nobody_listens(new_face: NewFace) -> None:
         new_face("unix:///no/such/socket").push(JOB)
 
 
+@pytest.mark.parametrize(
+    ("url", "cure"),
+    [
+        ("redis://localhost:1", "start the server, or correct the address"),
+        ("redis://no-such-host.invalid", "check the host's name"),
+        ("unix:///no/such/socket", "check the path of the socket"),
+    ],
+)
+def test_a_failure_to_connect_says_that_nothing_went_out_and_what_to_do(new_face: NewFace, url: str, cure: str) -> None:
+    with pytest.raises(Unavailable, match=rf"[^.]; the command was not sent; {cure}"):
+        new_face(url).push(JOB)
+
+
+def test_a_database_that_is_not_there(new_face: NewFace, server: Server) -> None:
+    with pytest.raises(Refused, match=r"/99 refused the connection: .*; take a database that the server has"):
+        new_face(f"redis://127.0.0.1:{server.port}/99").push(JOB)
+
+
 # --- a client that the program has already ----------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 from pillion import checks
 from pillion.checks import Check
 from pillion.config import Capsule, Config, RedisSettings
-from pillion.errors import BootError, Unavailable
+from pillion.errors import BootError, Refused, Unavailable
 from pillion.registry import Definition, Place, Registry
 from pillion.store import ops
 from pillion.store.connection import Store
@@ -102,7 +102,7 @@ def test_a_replica_is_refused_and_its_primary_named(server: Server, new_server: 
 def test_a_cluster_node_needs_a_hash_tag(new_server: NewServer, prefix: str, ok: bool) -> None:
     check = asked(config(new_server("--cluster-enabled", "yes"), prefix=prefix))["cluster"]
     assert check.ok is ok
-    assert ok or 'redis.prefix = "{pillion}"' in check.cure
+    assert ok or 'redis.prefix = "{s0}"' in check.cure
 
 
 @pytest.mark.rule("server.floor")
@@ -180,6 +180,11 @@ def test_what_the_user_may_not_ask(own_server: Server, rule: str, name: str, ok:
     assert words in found[name].detail
     assert found[name].cure.startswith("allow ")
     assert {check.name for check in found.values() if check.ok is not True} == {name}
+
+
+def test_a_database_that_is_not_there_is_no_check(server: Server) -> None:
+    with pytest.raises(Refused, match=r"/99 refused the connection: "):
+        asked(Config(redis=RedisSettings(url=f"redis://127.0.0.1:{server.port}/99")))
 
 
 def test_a_server_that_is_down_is_no_check(own_server: Server) -> None:

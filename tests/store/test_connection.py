@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -269,20 +270,55 @@ def test_a_forgotten_script_whose_second_reply_is_lost_is_sent_a_third_time(
 
 
 def test_a_step_that_wakes_keeps_its_tracking_when_its_script_was_forgotten(own_server: Server) -> None:
-    store = Store(RedisSettings(url=own_server.url))
+    with idle_session(own_server.url) as (session, wake):
+        own_server.client().script_flush()
+        session.call(wake)  # EVALSHA is refused, and CACHING was for that one command
+        own_server.client().lpush("queue:q", "{}")
+        assert hears(session, b"queue:q")
+
+
+def test_news_that_come_along_with_an_answer_are_heard(own_server: Server, relay: Relay) -> None:
+    with idle_session(relay.url) as (session, wake):
+        session.call(wake)
+        before = evaluated(own_server)
+        relay.until = b"invalidate"
+        answered = threading.Thread(target=lambda: session.call(wake, looks=True))
+        answered.start()
+        wait_until(lambda: evaluated(own_server) > before, what="a step that asked to be woken")
+        own_server.client().lpush("queue:q", "{}")
+        answered.join(PATIENCE)
+        assert not answered.is_alive()
+        assert session.heard() == {b"queue:q"}
+        assert session.heard() == set()
+
+
+def test_news_that_a_step_has_seen_itself_are_old(own_server: Server) -> None:
+    with idle_session(own_server.url) as (session, wake):
+        session.call(wake)
+        own_server.client().lpush("queue:q", "{}")
+        session.call(command("PING"))
+        session.call(wake, looks=True)
+        assert session.heard() == set()
+
+
+def evaluated(server: Server) -> int:
+    return int(server.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+
+@contextmanager
+def idle_session(url: str) -> Iterator[tuple[Session, ops.Op[Any]]]:
+    """A session that hears, and a step for it that asks to be woken."""
+    store = Store(RedisSettings(url=url))
     store.run(ops.join(store.keys, "me.1", 60_000, 5))
     want = Want(5, 1, (("q", 5),))
-    wake = ops.step(store.keys, Owner("me.1"), 60_000, (), want, dead_max=9, dead_timeout=9.0, wake=True)
     session = store.session()
     session.open()
     assert session.track()
-    own_server.client().script_flush()
-    session.call(wake)  # EVALSHA is refused, and CACHING was for that one command
-    own_server.client().lpush("queue:q", "{}")
-    assert hears(session, b"queue:q")
-    store.run(ops.leave(store.keys, "me.1"))
-    session.close()
-    store.close()
+    try:
+        yield session, ops.step(store.keys, Owner("me.1"), 60_000, (), want, dead_max=9, dead_timeout=9.0, wake=True)
+    finally:
+        session.close()
+        store.close()
 
 
 def hears(session: Session, key: bytes) -> bool:
@@ -351,8 +387,6 @@ def test_a_restart_is_survived_by_idle_connections(own_face: Face, own_server: S
     for n in range(3):
         own_face.push(JOB)
         own_server.restart()
-        if own_face.colour == "async":
-            own_face.runner.run(asyncio.sleep(0.01))  # a loop hears of it when it turns
         assert own_face.push(JOB) is not None
         assert queued(own_server) == 2 * n + 2
 

@@ -45,8 +45,9 @@ def worker_flags() -> set[str]:
 
 TABLES: dict[tuple[str, ...], Callable[[], set[str]]] = {
     ("jobs.md", "Option", "Value", "Without it", "Meaning"): lambda: (
-        {"queue", "retry_queue", *job_options._RULES} - job_options.TRANSPORT
+        {"queue", "retry_queue", *job_options._RULES} - job_options.TRANSPORT - job_options.RUN
     ),
+    ("processes.md", "Option", "Value", "Meaning"): lambda: set(job_options.RUN),
     ("jobs.md", "Option", "Value", "Meaning"): lambda: {"jid", *job_options.TIMING, *job_options.TRANSPORT},
     ("errors-and-retries.md", "Class", "Raised when"): lambda: classes(errors, BaseException),
     ("worker.md", "Flag", "Meaning"): worker_flags,
@@ -66,7 +67,8 @@ def test_a_table_names_what_there_is(table: tuple[str, ...]) -> None:
 def test_every_verb_and_its_twin_stand_there() -> None:
     rows = BY_NAME["jobs.md"].table("Verb", "Twin", "What it does")
     twins = re.findall(r"`(\w+)`", " ".join(row[1] for row in rows))
-    assert {name for name in vars(pillion.Job) if "perform_" in name} == {*names(rows), *twins} - {"set"}
+    ours = {name for name in vars(pillion.Job) if "perform_" in name} - {"perform_later"}  # which is another library's
+    assert ours == {*names(rows), *twins} - {"set"}
 
 
 def test_every_command_and_exit_code_stands_there() -> None:
@@ -80,6 +82,7 @@ def test_every_command_and_exit_code_stands_there() -> None:
     [
         ("jobs.md", "Of a `RunningJob`", pillion.RunningJob),
         ("middleware.md", "Method of a chain", Chain),
+        ("middleware.md", "Of a `Middleware`", pillion.Middleware),
         ("testing.md", "Of the value of `fake()`", testing.Collected),
     ],
 )
@@ -95,7 +98,7 @@ def test_every_option_stands_with_its_default_and_its_variables() -> None:
     rows = BY_NAME["configuration.md"].table("Option", "Default", "Environment", "Meaning")
     assert sorted(names(rows)) == sorted(all_options())
     variables = {name: [variable] for variable, name in resolve._variables().items()}
-    variables["environment"].append("APP_ENV")
+    variables["environment"] += ["APP_ENV", "RAILS_ENV", "RACK_ENV"]
     variables["redis.url"].append("REDIS_URL")
     for shown, default, variable, _ in rows:
         name = shown.strip("`")
@@ -108,9 +111,9 @@ def test_every_option_stands_with_its_default_and_its_variables() -> None:
 
 def all_options() -> list[str]:
     """Every field of the configuration; each has an entry in options.py, and the other way round."""
-    general = {*config.Config.__struct_fields__} - {"redis", "capsules"} | {*config.Capsule.__struct_fields__} - {
-        "name"
-    }
+    general = {*config.Config.__struct_fields__} - {"redis", "capsules", "shards"} | {
+        *config.Capsule.__struct_fields__
+    } - {"name"}
     assert {*options.GENERAL, *options.CAPSULE, "default_job_options"} == general
     assert {*options.REDIS} == {*config.RedisSettings.__struct_fields__}
     return [*general, *(f"redis.{name}" for name in options.REDIS)]
@@ -183,11 +186,14 @@ LIVES = {
     "<identity>": [keys.PROCESS_TTL],
     "<identity>:work": [keys.PROCESS_TTL],
     "<identity>:workers": [keys.PROCESS_TTL],
-    "<identity>-signals": [60],  # Ruby's, which writes it
+    "<identity>-signals": [keys.SIGNALS_TTL],
     "process_cleanup": [keys.CLEANUP_TTL],
     "stat:<counter>:<day>": [keys.STAT_TTL],
     "j|<date>|<hour_minute>": [keys.MINUTE_TTL, keys.TEN_MINUTES_TTL],
     "h|<name>-<day>-<hour>:<minute>": [keys.MINUTE_TTL],
+    "<name>-<day>-<hour>:<minute>": [keys.MINUTE_TTL],
+    "<day>-marks": [keys.MARKS_TTL],
+    "deploylock-<label>": [keys.DEPLOY_LOCK_TTL],
 }
 
 

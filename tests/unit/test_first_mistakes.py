@@ -6,16 +6,17 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 import pillion
 from pillion import registry
-from pillion.context import RunningJob
-from pillion.errors import ConfigError, DefinitionError, PayloadError
+from pillion.contrib import current_attributes, i18n
+from pillion.errors import ConfigError, DefinitionError, PayloadError, UsageError
 from pillion.job import Job, job
 from pillion.registry import Registry
+from pillion.running import RunningJob
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +66,9 @@ def test_a_slip_is_refused_in_set() -> None:
         ("loglevel", "did you mean 'log_level'?"),
         ("wait_untill", "did you mean 'wait_until'?"),
         ("alias", "did you mean 'aliases'?"),
+        ("que", "did you mean 'queue'?"),
+        ("retr", "did you mean 'retry'?"),
+        ("tgas", "did you mean 'tags'?"),
         ("countdown", "use perform_in(...), or set(wait=...)."),
         ("delay", "use perform_in(...), or set(wait=...)."),
         ("eta", "use perform_at(...), or set(wait_until=...)."),
@@ -81,11 +85,138 @@ def test_each_near_miss_gets_its_advice(name: str, words: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "bid cattr client_id customer display_class encrypt expires_in head locale nonce region tenant tenant_id trace_id "
-    "unique_for unique_until username wrapped".split(),
+    "bid cattr client_id customer display_class encrypt expires_in head locale log nonce q queued_by region stag "
+    "tenant tenant_id trace_id unique_for unique_until username wrapped".split(),
 )
 def test_free_keys_stay_free(name: str) -> None:
     assert define(**{name: 5}).__pillion__.options == {name: 5}
+
+
+# Options that only Ruby's Sidekiq acts on
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "pillion"]
+
+
+def test_what_pillion_does_not_act_on_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    class ForeignBase(Job, unique_for=600): ...
+
+    assert warnings(caplog) == []  # a stub: Ruby may run it
+    ForeignBase.set(encrypt=True)
+    assert warnings(caplog) == []
+
+    class ForeignHeir(ForeignBase, encrypt=True, customer=5):
+        def perform(self) -> None: ...
+
+    place = ForeignHeir.__pillion__.place
+    (said,) = warnings(caplog)
+    assert said == (
+        f"{place.qualname} at {place.shown}: Pillion itself does not act on unique_for and encrypt: such keys only "
+        "travel in the payload, to Ruby's Sidekiq; do it in perform or in middleware, or leave them out"
+    )
+    ForeignHeir.set(expires_in=5)
+    assert len(warnings(caplog)) == 1
+    assert ForeignHeir.__pillion__.options == {"unique_for": 600, "encrypt": True, "customer": 5}
+
+
+@pytest.mark.parametrize("name", ["unique_for", "unique_until", "expires_in", "encrypt"])
+def test_a_function_and_a_push_are_warned_of_too(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    job(name=f"Foreign::{name}", **{name: 5})(lambda: None)
+    plain = job(name=f"ForeignPush::{name}")(lambda: None)
+    assert [f"does not act on {name}:" in words for words in warnings(caplog)] == [True]
+    pushed = plain.set(**{name: 5})
+    assert warnings(caplog)[1].startswith(f"ForeignPush::{name}: Pillion itself does not act on {name}:")
+    pushed.set(**{name: 6})
+    assert len(warnings(caplog)) == 2
+
+
+# Options in the wrong place
+
+
+def test_options_as_an_attribute_are_told_of_keywords() -> None:
+    with pytest.raises(DefinitionError) as caught:
+
+        class Attribute(Job):
+            sidekiq_options: ClassVar[dict[str, Any]] = {"queue": "low", "retry": 3}
+
+            def perform(self) -> None: ...
+
+    assert str(caught.value).endswith(
+        "expected options as keywords of the class, got the attribute sidekiq_options, which nothing reads; "
+        "write class Attribute(pillion.Job, queue=..., retry=...)"
+    )
+
+
+@pytest.mark.parametrize("pool", ["nonsense", pillion.RedisSettings(url="nonsense")])
+def test_a_pool_that_is_no_address_is_told_with_its_option(pool: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        define().set(pool=pool)
+    assert str(caught.value).startswith("pool: expected an address that begins with redis://")
+    assert "got nonsense (option of Greet); put redis://" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^pool: .*test_first_mistakes\.py:\d+\);"):
+        define(pool=pool)
+
+
+def test_a_pool_shows_no_password() -> None:
+    with pytest.raises(ConfigError, match=r"got bob:\*\*\*@host:6379 "):
+        define().set(pool="bob:hunter2@host:6379")
+
+
+# What is given where something else is meant
+
+
+def test_the_name_of_a_context_variable_is_no_variable() -> None:
+    setup = pillion.Setup()
+    for call, owner in (
+        (lambda: setup.carry("tenant"), "carry"),  # type: ignore[arg-type]
+        (lambda: i18n.persist("tenant", setup=setup), "locale"),  # type: ignore[arg-type]
+        (lambda: current_attributes.persist("cattr", "tenant", setup=setup), "cattr"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigError) as caught:
+            call()
+        assert str(caught.value) == (
+            f"{owner}: expected the context variable itself, got a str ('tenant'); "
+            'make one with ContextVar("name"), and pass that'
+        )
+    assert not setup.client_middleware.entries
+    assert not setup.server_middleware.entries
+
+
+@pytest.mark.parametrize("seconds", ["1m", None, [], float("nan")])
+def test_a_snooze_takes_seconds(seconds: Any) -> None:
+    with pytest.raises(UsageError, match=r"^expected a finite number of seconds, got .*snooze\(60\)$"):
+        pillion.snooze(seconds)
+
+
+@pytest.mark.parametrize("kind", ["error_handlers", "death_handlers"])
+def test_a_handler_that_cannot_be_called_stops_the_worker_from_being_made(kind: str) -> None:
+    setup = pillion.Setup()
+    getattr(setup, kind).append("notify")
+    with pytest.raises(ConfigError, match=rf"^{kind}: expected functions, got a str \('notify'\); append the function"):
+        pillion.Worker(setup)
+
+
+def test_chains_for_a_capsule_that_is_not_there_stop_the_worker_from_being_made() -> None:
+    setup = pillion.Setup()
+    setup.capsule("nosuch")
+    with pytest.raises(ConfigError, match="capsule `nosuch` has middleware, but there is none of this name"):
+        pillion.Worker(setup)
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ({"class": "X"}, "got a dict without `args` (it has class); push {"),
+        ({"klass": "X", "args": []}, "got a dict without `class` (it has klass, args); push {"),
+        ({}, "got a dict without `class` and `args` (it has nothing); push {"),
+        ("X", "got a str; push {"),
+    ],
+)
+def test_a_push_without_a_field_is_told_which(item: Any, words: str) -> None:
+    with pytest.raises(PayloadError) as caught:
+        pillion.Client().push(item)
+    assert str(caught.value).startswith(f"expected a mapping with `class` and `args`, {words}")
 
 
 # Names of jobs

@@ -43,7 +43,7 @@ def test_imports_go_down_the_floors_only() -> None:
 def test_every_module_of_the_lowest_floors_stands_in_the_contract_that_keeps_them_pure() -> None:
     floors, pure = (contract("every module stands on one"), contract("no network"))
     named = {f"pillion.{tail.strip(' ()')}" for layer in floors["layers"][-2:] for tail in layer.split(":")}
-    named |= {f"pillion.store.{name}" for name in ("keys", "op", "ops", "rescue")}
+    named |= {f"pillion.store.{name}" for name in ("keys", "op", "ops", "reads", "repair", "rescue")}
     existing = named & grimp.build_graph("pillion", cache_dir=None).modules
     assert sorted(existing) == sorted(pure["source_modules"])
 
@@ -132,7 +132,17 @@ def test_public_names_exist_and_are_sorted() -> None:
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("target", ["help", "demo", "test", "check", "lint", "types", "format", "clean"])
+@pytest.mark.parametrize("target", ["help", "demo", "test", "check", "lint", "types", "format", "clean", "fuzz", "bench"])
 def test_make_lists_its_targets(target: str) -> None:
     listed = subprocess.run(["make", "-s", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
     assert f"  make {target} " in listed
+
+
+HEAVY = "redis valkey hiredis asyncio ssl socket subprocess tempfile yaml rich tomllib".split()
+
+
+def test_importing_it_loads_no_network_no_loop_and_no_extra() -> None:
+    """So `import pillion` stays well below `import redis`; `make bench` prints both."""
+    code = f"import sys, pillion; print(*(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -22,7 +22,6 @@ import pytest
 import pillion
 from pillion import log
 from pillion.config import Config
-from pillion.context import RunningJob, enter, leave
 from pillion.errors import ConfigError, Shutdown
 from pillion.events import (
     Events,
@@ -39,6 +38,7 @@ from pillion.events import (
 from pillion.log import JobFilter, JobLines, JsonFormatter, PrettyFormatter, configure, hold_level
 from pillion.log_sink import SinkHandler
 from pillion.registry import Definition, Place
+from pillion.running import RunningJob, enter, leave
 from pillion.setup import Setup
 from pillion.types import Dead, Discard, Done, Outcome, Requeue, Retry, Snooze
 
@@ -594,7 +594,7 @@ def test_the_level_of_the_logger_itself_mutes_too() -> None:
 @pytest.mark.rule("log.plain")
 def test_a_plain_line_names_process_and_thread_before_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     said = configured(log_format="plain")
-    with running(), pillion.log_context(order=17):
+    with running(), pillion.context(order=17):
         APP.warning("hello")
     tid = log_tid(threading.get_ident() ^ os.getpid())
     expected = (

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from pillion import registry
-from pillion.context import RunningJob
 from pillion.errors import DefinitionError, UnknownJob
 from pillion.job import Job, job
 from pillion.registry import Definition, Place, Registry, definition_of
+from pillion.running import RunningJob
 
 DEFINITIONS = 10_000
 

@@ -48,6 +48,7 @@ VALUES: dict[str, tuple[object, object]] = {
     "threads": (4, 4),
     "redis.url": ("rediss://:pw@db.example:6380/2", "rediss://:pw@db.example:6380/2"),
     "redis.sentinels": (["a:26379", "b:26379"], ("a:26379", "b:26379")),
+    "redis.cluster": (["a:6379", "b:6379"], ("a:6379", "b:6379")),
     "redis.master": ("mymaster", "mymaster"),
     "redis.prefix": ("shop:", "shop:"),
     "redis.pool_size": (3, 3),
@@ -62,6 +63,7 @@ VALUES: dict[str, tuple[object, object]] = {
 PARTNERS: dict[str, dict[str, object]] = {
     "redis.sentinels": {"redis.master": "mymaster"},
     "redis.master": {"redis.sentinels": ["a:26379"]},
+    "redis.cluster": {"redis.prefix": "{s0}"},
     "redis.cert_file": {"redis.key_file": "k"},
     "redis.key_file": {"redis.cert_file": "c"},
 }
@@ -100,7 +102,8 @@ WRONG: list[tuple[str, object, str]] = [
     ("redis.url", "redis://localhost/zero", "redis.url: expected a database number"),
     ("redis.url", "redis://localhost/-1", "redis.url: expected a database number"),
     ("redis.url", "unix://", "redis.url: expected the path of a socket"),
-    ("redis.sentinels", ["no-port"], "redis.sentinels: expected host:port for each Sentinel"),
+    ("redis.sentinels", ["no-port"], "redis.sentinels: expected host:port for each"),
+    ("redis.cluster", ["no-port"], "redis.cluster: expected host:port for each"),
     ("redis.pool_size", 0, "redis.pool_size: expected a whole number"),
 ]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pillion.context import Carrier, RunningJob, Signals, current_job, enter, leave
 from pillion.errors import ConfigError, PayloadError
 from pillion.registry import Definition, Place
+from pillion.running import Carrier, RunningJob, Signals, current_job, enter, leave
 from pillion.types import Claim
 
 DEFINITION = Definition("HardWorker", object, kind="class", place=Place("app.py", "HardWorker", "app.py:1"))

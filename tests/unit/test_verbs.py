@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 import pillion
-from pillion import client as clients
+from pillion import delivery, testing
 from pillion import setup as setups
-from pillion import testing
 from pillion.registry import default
 from pillion.store.ops import Parcel
 
@@ -42,7 +41,9 @@ def test_perform_sync_is_perform_inline() -> None:
 
 
 @pytest.mark.rule("client.delay")
-@pytest.mark.parametrize("verb", ["delay", "delay_for", "delay_until", "apply_async", "send"])
+@pytest.mark.parametrize(
+    "verb", ["delay", "delay_for", "delay_until", "apply_async", "send", "enqueue", "perform_later"]
+)
 def test_verbs_of_other_libraries_say_what_to_write(verb: str) -> None:
     class VerbOther(pillion.Job):
         def perform(self) -> None: ...
@@ -147,9 +148,9 @@ class Noting:
 @pytest.fixture
 def noted() -> Iterator[Noting]:
     noting = Noting()
-    token = clients.deliver_here(noting)
+    token = delivery.deliver_here(noting)
     yield noting
-    clients.deliver_as_before(token)
+    delivery.deliver_as_before(token)
 
 
 ENQUEUED: list[tuple[str, tuple[Any, ...], str, float | None]] = [

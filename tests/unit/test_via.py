@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 import pillion
-from pillion import client as clients
-from pillion import routing, testing
+from pillion import delivery, routing, testing
 from pillion.registry import default
 
 
@@ -35,9 +34,9 @@ def pushed() -> Iterator[list[pillion.Client]]:
         async def asend(self, client: pillion.Client, parcels: Any, *, once: bool, durability: Any) -> None:
             self.send(client, parcels, once=once, durability=durability)
 
-    token = clients.deliver_here(Noting())
+    token = delivery.deliver_here(Noting())
     yield seen
-    clients.deliver_as_before(token)
+    delivery.deliver_as_before(token)
 
 
 A, B, C = (pillion.Client(f"redis://nobody.invalid/{number}") for number in range(3))
@@ -238,12 +237,11 @@ def test_what_cannot_be_pushed_through_is_refused_where_it_is_written(options: d
 
 
 @pytest.mark.rule("fields.pool")
-def test_a_pool_that_is_no_address_is_told_at_the_first_push() -> None:
-    class RoutedAstray(pillion.Job, pool="http://nobody.invalid"):
-        def perform(self) -> None: ...
+def test_a_pool_that_is_no_address_is_told_where_it_stands() -> None:
+    with pytest.raises(pillion.ConfigError, match=r"^pool: .*RoutedAstray at .*test_via\.py:\d+\); write redis://"):
 
-    with pytest.raises(pillion.ConfigError, match="redis://"):
-        RoutedAstray.perform_async()
+        class RoutedAstray(pillion.Job, pool="http://nobody.invalid"):
+            def perform(self) -> None: ...
 
 
 def test_a_client_without_arguments_is_the_default_setup_s_and_takes_a_pool_or_options_of_its_own() -> None:

@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 PILLION = (sys.executable, "-P", "-m", "pillion")
 """As the installed script starts: without the working directory in front of the standard library."""
 
-OURS = ("PILLION_", "REDIS_", "APP_ENV", "NO_COLOR")
+OURS = ("PILLION_", "REDIS_", "APP_ENV", "RAILS_", "RACK_ENV", "DEBUG_INVOCATION", "DYNO", "NO_COLOR")
 
 
 class Said(NamedTuple):

@@ -11,6 +11,7 @@ import importlib.abc
 import logging.handlers
 import multiprocessing
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -40,8 +41,9 @@ MODULES = (
 ATTRIBUTES: dict[ModuleType, list[str]] = {
     os: (
         "fork forkpty geteuid getuid getgid getegid getpgid getpgrp setsid setpgid killpg register_at_fork "
-        "nice wait waitid chown getloadavg sysconf uname sched_getaffinity mkfifo WNOHANG"
+        "nice wait waitid chown getloadavg sysconf uname sched_getaffinity mkfifo WNOHANG O_NONBLOCK O_NOCTTY O_CLOEXEC"
     ).split(),
+    select: "poll epoll POLLIN POLLOUT POLLERR POLLHUP PIPE_BUF".split(),
     socket: ["AF_UNIX", "SO_REUSEPORT", "TCP_USER_TIMEOUT"],
     signal: (
         "SIGTSTP SIGTTIN SIGUSR1 SIGUSR2 SIGKILL SIGHUP SIGCHLD SIGCONT SIGALRM SIGQUIT SIGSTOP SIGPIPE alarm pause "

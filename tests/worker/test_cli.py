@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import socket
 import ssl
@@ -17,6 +18,9 @@ from typing import Any
 
 import pytest
 
+from pillion.cli.trouble import explain
+from pillion.errors import ConfigError, Unavailable
+from pillion.setup import Setup
 from tests.servers import Server, free_port, missing
 from tests.worker.cli import PILLION, environment, pillion, write
 
@@ -38,6 +42,7 @@ Commands:
   push    enqueue one job by its name
   config  show every option, its value and where it came from
   doctor  check configuration, server, queues and workers
+  load    fill and drain your Redis, and print the rates
 """
 WORKER_FLAGS = ["-c", "-e", "-g", "-q", "-r", "-t", "-v", "-C", "--log-level", "-V", "-h"]
 
@@ -137,7 +142,7 @@ def test_a_mistake_in_the_file_is_shown_with_its_line(tmp_path: Path) -> None:
 
 # --- importing the app ------------------------------------------------------------------------------------------------
 
-NESTED = {"shop/__init__.py": "", "shop/tasks.py": "", "tools/jobs.py": "", "venv/taks.py": ""}
+NESTED = {"shop/__init__.py": "", "shop/tasks.py": "", "tools/_jobs.py": "", "tools/x/jobs.py": "", "venv/taks.py": ""}
 
 
 CLOSE = "\n  help: did you mean `shop.tasks` (shop/tasks.py)?"
@@ -153,7 +158,8 @@ CLOSE = "\n  help: did you mean `shop.tasks` (shop/tasks.py)?"
         ),
         ("tasks", f"no module named `tasks` (tried {{cwd}}/tasks.py, {{cwd}}/tasks/__init__.py){CLOSE}"),
         ("shop/task.py", f"cannot import shop/task.py: there is no such file (tried {{cwd}}/shop/task.py){CLOSE}"),
-        ("./tools", "cannot import ./tools: it is a folder (tried {cwd}/tools)"),
+        ("./tools", "cannot import ./tools: there are no Python files in {cwd}/tools"),
+        ("tools/", "cannot import tools/: there are no Python files in {cwd}/tools"),
         ("qqq", "help: name the module that defines your jobs"),
     ],
 )
@@ -227,7 +233,7 @@ def test_a_file_named_like_the_standard_librarys_is_refused(tmp_path: Path) -> N
     assert "help: rename json.py; a name such as my_json.py is free" in err
 
 
-MODULE = "import sys\nprint('imported', __name__, sys.path[0])\nfrom pillion import setup\nprint(setup.is_server())\n"
+MODULE = "import sys\nprint('imported', __name__, sys.path[0])\nfrom pillion import setup\nprint(setup.is_worker())\n"
 
 
 @pytest.mark.parametrize(
@@ -249,6 +255,20 @@ def test_a_path_and_a_name_give_the_same_module(target: str, name: str, place: s
     out = pillion("config", target, cwd=tmp_path).out
     assert f"imported {name} {tmp_path / place}" in out
     assert "True\n" in out, "the kind of process is fixed before the app is imported"
+
+
+@pytest.mark.rule("config.require", instead=True)
+@pytest.mark.parametrize("target", ["jobs", "./jobs", "jobs/", "{cwd}/jobs"])
+def test_a_folder_stands_for_the_python_files_in_it(target: str, tmp_path: Path) -> None:
+    files = [*(f"jobs/{name}.py" for name in ("z", "b", "m", "a", "x", "_private")), "jobs/deep/c.py"]
+    write(tmp_path, {**dict.fromkeys(files, MODULE), "jobs/notes.txt": ""})
+    out = pillion("config", target.format(cwd=tmp_path), cwd=tmp_path).out
+    assert re.findall(r"imported (\w+)", out) == ["a", "b", "m", "x", "z"]
+
+
+def test_the_working_folder_itself_as_sidekiqs_default(tmp_path: Path) -> None:
+    write(tmp_path, {"a.py": MODULE, "deep/b.py": MODULE})
+    assert re.findall(r"imported (\w+)", pillion("config", ".", cwd=tmp_path).out) == ["a"]
 
 
 def test_one_file_by_path_and_by_name_is_imported_once(tmp_path: Path) -> None:
@@ -301,6 +321,25 @@ def test_config_with_the_app_includes_what_code_sets(tmp_path: Path) -> None:
     assert with_app["redis.pool_size"]["value"] == 3
     without = json.loads(pillion("config", "--json", cwd=tmp_path).out)
     assert without["timeout"]["value"] == 25.0
+
+
+def test_config_reads_a_sidekiq_yml_and_says_what_it_passes_over(tmp_path: Path) -> None:
+    write(tmp_path, {"config/sidekiq.yml": ":concurrency: <%= ENV.fetch('THREADS', 7) %>\n:pidfile: x.pid\n"})
+    code, out, err = pillion("config", "--json", "-C", "config/sidekiq.yml", cwd=tmp_path, env={"THREADS": "9"})
+    assert code == 0
+    assert json.loads(out)["concurrency"] == {"value": 9, "source": "config/sidekiq.yml:1"}
+    assert err.startswith(
+        "warning: config/sidekiq.yml: passed over what only Ruby's Sidekiq reads: pidfile (line 2); remove it"
+    )
+
+
+def test_a_mistake_in_a_sidekiq_yml_is_shown_with_its_line(tmp_path: Path) -> None:
+    write(tmp_path, {"sidekiq.yml": ":concurrency: 5\n:timeout: <%= Rails.env %>\n"})
+    code, out, err = pillion("worker", "-C", "sidekiq.yml", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        "error: configuration file: sidekiq.yml:2 holds ERB that only Ruby can run\n  help: understood are ENV["
+    )
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
@@ -632,7 +671,50 @@ def test_a_wrong_password_and_none(own_server: Server, tmp_path: Path) -> None:
 
 def test_no_such_database(server: Server, tmp_path: Path) -> None:
     err = refused(f"redis://127.0.0.1:{server.port}/99", tmp_path)
-    assert "has no database of that number\n  help: use a lower one" in err
+    assert "/99 has no database 99\n  help: use a lower number" in err
+
+
+@pytest.mark.parametrize("command", [("worker", "app.py"), ("doctor",)])
+def test_no_such_database_is_no_lack_of_scripts(server: Server, command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("import pillion\n")
+    said = pillion(*command, cwd=tmp_path, env={"REDIS_URL": f"redis://127.0.0.1:{server.port}/99"})
+    assert said.code == 3
+    assert "has no database 99" in said.out + said.err
+    assert "Lua" not in said.out + said.err
+
+
+def test_a_host_that_is_no_name(tmp_path: Path) -> None:
+    err = refused("redis://:hush@a..b:6379", tmp_path)
+    assert "error: cannot reach Redis at redis://:***@a..b:6379 (unknown host)\n  help: check the host's name" in err
+
+
+def test_an_adapter_that_is_nearly_one(tmp_path: Path) -> None:
+    said = pillion("push", "A", cwd=tmp_path, env={"REDIS_URL": "redis://h", "PILLION_REDIS_ADAPTER": "valkey"})
+    assert said.code == 2
+    assert "PILLION_REDIS_ADAPTER: expected one of redis-py, valkey-py, got 'valkey'" in said.err
+    assert "did you mean 'valkey-py'?" in said.err
+
+
+@pytest.mark.parametrize("broken", ["[1,2", '{"a":', '"bob'])
+def test_push_refuses_what_only_begins_as_json(broken: str, tmp_path: Path) -> None:
+    said = pillion("push", "A", broken, cwd=tmp_path, env={"REDIS_URL": "redis://127.0.0.1:1"})
+    assert said.code == 2
+    assert f"expected JSON where an argument begins with {broken[0]}, got {broken!r}" in said.err
+    written = shlex.split(said.err.strip().rpartition("for text write ")[2])
+    assert json.loads(written[0]) == broken
+
+
+def test_an_error_is_told_even_where_the_settings_cannot_be(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    broken = Setup()
+    broken.add_block(lambda setup: setup.lookup("clients")["redis"])
+    monkeypatch.setattr("pillion.setup.default", broken)
+    assert explain(ConfigError("redis.url: expected an address, got x; write redis://localhost")) == 2
+    assert capsys.readouterr().err == (
+        "error: redis.url: expected an address, got x\n  help: write redis://localhost\n"
+    )
+    monkeypatch.setattr("pillion.setup.default", Setup(redis={"client": object()}))
+    assert explain(Unavailable("cannot reach Redis at redis://:hush@host")) == 1
+    assert "error: cannot reach Redis at redis://:***@host" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,12 @@ def push(server_url: str, cwd: Path, *words: str) -> str:
     return said.out.strip()
 
 
+def warnings(heard: str) -> list[tuple[str, list[str]]]:
+    """What a worker warned about in a JSON log: the sentence, and what to do."""
+    lines = [json.loads(line) for line in heard.splitlines()]
+    return [(line["msg"], line["extra"]["help"]) for line in lines if line["lvl"] == "WARN"]
+
+
 def read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
@@ -119,10 +125,32 @@ def test_no_banner_where_machines_read(server: Server, tmp_path: Path, json: boo
     assert "ready in" not in worker.heard
 
 
+CAPSULES = "[tool.pillion.capsules.serial]\nconcurrency = 1\nqueues = ['one']\n"
+
+
+@pytest.mark.rule("config.verbose")
+@pytest.mark.rule("middleware.capsule", instead=True)
+def test_verbose_prints_the_chains_that_a_capsule_has_of_its_own(server: Server, tmp_path: Path) -> None:
+    own = """    setup.capsule("serial").client_middleware.add(Outer)
+    setup.capsule("serial").server_middleware.add(Inner, side="serial")
+    setup.capsule("serial").server_middleware.remove(Outer)
+"""
+    write(tmp_path, {"app.py": APP + own, "pyproject.toml": f"[tool.pillion]\n{CAPSULES}"})
+    with running("worker", "app", "-v", cwd=tmp_path, env={"REDIS_URL": server.url}, terminal=True) as worker:
+        worker.wait_for(READY)
+        worker.stop()
+    assert (
+        "client middleware:\n  1. Inner(side='client')\n"
+        "server middleware, capsule default:\n  1. Outer\n  2. Inner(side='server', level=2)\n"
+        "client middleware, capsule serial:\n  1. Inner(side='client')\n  2. Outer\n"
+        "server middleware, capsule serial:\n  1. Inner(side='serial')\n"
+    ) in worker.heard
+
+
+@pytest.mark.rule("config.verbose")
 @pytest.mark.rule("middleware.capsule", instead=True)
 def test_verbose_prints_both_chains_in_order_with_options(server: Server, tmp_path: Path) -> None:
-    toml = "[tool.pillion.capsules.serial]\nconcurrency = 1\nqueues = ['one']\n"
-    write(tmp_path, {"app.py": APP, "pyproject.toml": toml})
+    write(tmp_path, {"app.py": APP, "pyproject.toml": CAPSULES})
     with running("worker", "app", "-v", cwd=tmp_path, env={"REDIS_URL": server.url}, terminal=True) as worker:
         worker.wait_for(READY)
         worker.stop()
@@ -182,7 +210,7 @@ def test_a_worker_on_a_replica(server: Server, new_server: NewServer, tmp_path: 
 def test_a_worker_on_a_cluster_node(new_server: NewServer, tmp_path: Path) -> None:
     code, err = refused(new_server("--cluster-enabled", "yes").url, tmp_path)
     assert code == 5
-    assert 'redis.prefix = "{pillion}"' in err
+    assert 'redis.prefix = "{s0}"' in err
 
 
 @pytest.mark.rule("server.eviction", instead=True)
@@ -196,15 +224,22 @@ def test_an_evicting_server_is_refused_in_production_and_warned_about_elsewhere(
     with running("worker", "app", cwd=tmp_path, env={"REDIS_URL": own_server.url}) as worker:
         worker.wait_for(READY)
         worker.stop()
-    assert "warning: expected maxmemory-policy noeviction, got allkeys-lru" in worker.heard
+    (warning,) = warnings(worker.heard)
+    assert (
+        warning[0] == "expected maxmemory-policy noeviction, got allkeys-lru, which deletes jobs when memory runs out"
+    )
+    assert "CONFIG SET maxmemory-policy noeviction" in warning[1][0]
 
 
+@pytest.mark.rule("log.boot", instead=True)
 def test_an_app_without_jobs_runs_with_a_warning(server: Server, tmp_path: Path) -> None:
     write(tmp_path, {"empty.py": ""})
     with running("worker", "empty", cwd=tmp_path, env={"REDIS_URL": server.url}) as worker:
         worker.wait_for(READY)
         assert worker.stop() == 0
-    assert "warning: no jobs are registered after importing empty\n" in worker.heard
+    ((sentence, (cure,)),) = warnings(worker.heard)
+    assert sentence == "no jobs are registered after importing empty"
+    assert cure.startswith("define jobs there")
 
 
 def test_ctrl_c_while_the_app_is_imported(server: Server, tmp_path: Path) -> None:
@@ -256,12 +291,14 @@ class Ruby(pillion.Job, queue="ruby"):
 """
 
 
+@pytest.mark.rule("log.boot", instead=True)
 @pytest.mark.parametrize("queues", [(), ("-q", "default")])
 def test_a_worker_warns_about_queues_of_its_jobs_that_it_does_not_serve(
     server: Server, queues: tuple[str, ...], tmp_path: Path
 ) -> None:
     write(tmp_path, {"wc.py": WORDS})
-    with running("worker", "wc.py", *queues, cwd=tmp_path, env={"REDIS_URL": server.url}) as worker:
+    env = {"REDIS_URL": server.url, "NO_COLOR": "1"}
+    with running("worker", "wc.py", *queues, cwd=tmp_path, env=env, terminal=True) as worker:
         worker.wait_for(READY)
         assert worker.stop() == 0
     assert worker.heard.count("this worker does not serve") == 1
@@ -269,6 +306,98 @@ def test_a_worker_warns_about_queues_of_its_jobs_that_it_does_not_serve(
         "warning: this worker does not serve the queues count (CountWords, Flaky) and save (Save) of the jobs it "
         "defines\n  help: to serve them: pillion worker wc.py -q default -q count -q save\n"
     ) in worker.heard
+
+
+# --- a sidekiq.yml, and the log ---------------------------------------------------------------------------------------
+
+SIDEKIQ_YML = """
+:concurrency: <%= ENV["THREADS"] || 3 %>
+:pidfile: tmp/sidekiq.pid
+:queues:
+  - [<%= ENV.fetch("QUEUE") { "low" } %>, 2]
+  - default
+production:
+  :daemon: true
+  :require: app.py
+  :tag: shop
+"""
+
+
+@pytest.mark.rule("config.yaml")
+@pytest.mark.rule("config.erb", instead=True)
+def test_a_worker_on_a_sidekiq_yml(server: Server, tmp_path: Path) -> None:
+    write(tmp_path, {"app.py": APP, "config/sidekiq.yml": SIDEKIQ_YML})
+    env = {"REDIS_URL": server.url, "RACK_ENV": "production", "QUEUE": "mailers"}
+    with running("worker", "-C", "config/sidekiq.yml", cwd=tmp_path, env=env) as worker:
+        worker.wait_for(READY)
+        push(server.url, tmp_path, "Touch", "done.txt", "-q", "mailers")
+        wait_until(lambda: read(tmp_path / "done.txt"), what="the job to run")
+        info = json.loads(server.client().hget(server.client().smembers("processes").pop(), "info") or "")
+        assert worker.stop() == 0
+    assert (info["concurrency"], info["weights"], info["tag"]) == (3, [{"mailers": 2, "default": 1}], "shop")
+    ((sentence, _),) = warnings(worker.heard)
+    keys = "pidfile (line 3), daemon (line 8)"
+    assert sentence.startswith(f"config/sidekiq.yml: passed over what only Ruby's Sidekiq reads: {keys}; remove it")
+
+
+NOISY = """
+import logging
+import pathlib
+import sys
+import pillion
+
+
+@pillion.job
+def noisy(name):
+    logging.getLogger("pillion.job.noisy").critical("inside")
+    pathlib.Path(name).touch()
+    raise RuntimeError("loud")
+
+
+print("said by the app", file=sys.stderr)
+"""
+
+
+@pytest.mark.rule("log.off", instead=True)
+@pytest.mark.parametrize("way", ["logger=None", "log_level='silent'", "flag", "variable"])
+def test_a_log_that_is_off_says_nothing_and_nothing_breaks(server: Server, way: str, tmp_path: Path) -> None:
+    by_code = f"pillion.configure({way})\n" if "=" in way else ""
+    write(tmp_path, {"app.py": NOISY + by_code, "sidekiq.yml": ":pidfile: x\n"})
+    words = ("worker", "app", "-v", "-C", "sidekiq.yml", *(("--log-level", "silent") if way == "flag" else ()))
+    env = {"REDIS_URL": server.url, **({"PILLION_LOG_LEVEL": "silent"} if way == "variable" else {})}
+    redis = server.client()
+    with running(*words, cwd=tmp_path, env=env) as worker:
+        wait_until(lambda: redis.scard("processes"), what="the worker to be seen")
+        push(server.url, tmp_path, "noisy", "done.txt")
+        wait_until(lambda: redis.zcard("retry"), what="the job to fail")
+        worker.process.send_signal(signal.SIGTTIN)
+        assert worker.stop() == 0
+    assert (tmp_path / "done.txt").exists()
+    assert worker.heard == "said by the app\n"
+
+
+def test_a_log_that_is_off_leaves_the_apps_own_lines_alone(server: Server, tmp_path: Path) -> None:
+    app = NOISY + "logging.basicConfig(format='%(name)s: %(message)s')\nlogging.getLogger('shop').warning('ours')\n"
+    write(tmp_path, {"app.py": app})
+    redis = server.client()
+    with running("worker", "app", "--log-level", "silent", cwd=tmp_path, env={"REDIS_URL": server.url}) as worker:
+        wait_until(lambda: redis.scard("processes"), what="the worker to be seen")
+        assert worker.stop() == 0
+    assert worker.heard == "said by the app\nshop: ours\n"
+
+
+def test_a_plain_log_names_process_and_thread(server: Server, tmp_path: Path) -> None:
+    write(tmp_path, {"app.py": APP})
+    env = {"REDIS_URL": server.url, "PILLION_LOG_FORMAT": "plain"}
+    with running("worker", "app", cwd=tmp_path, env=env, terminal=True) as worker:
+        worker.wait_for(READY)
+        push(server.url, tmp_path, "Touch", "done.txt")
+        worker.wait_for(": done")
+        assert worker.stop() == 0
+        pid = worker.process.pid
+    assert "\x1b" not in worker.heard
+    assert re.search(rf"^\d\d:\d\d:\d\d\.\d{{3}} INFO  pid={pid} tid=\w+: {READY}", worker.heard, re.MULTILINE)
+    assert re.search(rf"INFO  pid={pid} tid=\w+ jid=\w{{24}} class=Touch .*: start$", worker.heard, re.MULTILINE)
 
 
 # --- dev --------------------------------------------------------------------------------------------------------------

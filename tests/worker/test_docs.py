@@ -34,7 +34,7 @@ YOURS = {"app.py", "shop/tasks.py", "sidekiq.yml", ".pillion/", "conftest.py"}
 """Files that the pages speak of and that are the reader's own."""
 
 FAIL_ON_PURPOSE = {"errors-and-retries.md": {"CardDeclined"}}
-LANGUAGES = {"", "python", "console", "toml", "yaml"}
+LANGUAGES = {"", "python", "console", "toml", "yaml", "ruby"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 with_code = pytest.mark.parametrize("page", [page for page in PAGES if page.of("python")], ids=lambda page: page.name)
@@ -146,7 +146,7 @@ def is_there(page: Page, name: str) -> bool:
 
 @every_page
 def test_named_commands_are_there(page: Page) -> None:
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for words in page.commands():
         if words[0] == "make":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextvars import ContextVar
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -68,6 +71,18 @@ def test_what_was_not_found_is_free_again() -> None:
     assert other.held == 10
 
 
+def test_who_found_everything_asked_for_is_woken_when_it_was_not_found() -> None:
+    hands, [one, other] = hands_of(2)
+    assert hands.ask(one, 0) == 10
+    assert hands.ask(other, 0) == 0
+    hands.answered(other, well=True)
+    hands.answered(one, well=True)
+    assert (one.woken, other.woken) == (0, 1)
+    assert hands.ask(other, 0) == 10
+    hands.answered(other, well=True)
+    assert not hands.hungry
+
+
 def test_who_finds_no_room_is_woken_and_gets_its_share_from_a_busy_neighbour() -> None:
     hands, [busy, late] = hands_of(2)
     claim(hands, busy, 100)
@@ -121,3 +136,31 @@ def test_many_shards_never_claim_more_than_the_capsule_can_run() -> None:
     for thread in threads:
         thread.join(20)
     assert hands.held == 10
+
+
+def test_a_job_that_waited_for_another_on_the_loop_sees_none_of_its_context_variables() -> None:
+    tenant: ContextVar[int | None] = ContextVar("tenant_of_hands", default=None)
+    seen: SimpleQueue[int | None] = SimpleQueue()
+    loop = LoopThread()
+    hands = Hands(Capsule(concurrency=1), Registry(), loop)
+
+    class Starter(Holder):
+        kept: list[Any] = []
+
+        def run_on_loop(self, n: int) -> bool:
+            self.kept.append(loop.task(self.job(n)))
+            return True
+
+        async def job(self, n: int) -> None:
+            try:
+                seen.put(tenant.get())
+                tenant.set(n)
+            finally:
+                hands.release_on_loop()
+
+    holder = Starter(hands)
+    for n in range(3):
+        hands.put_on_loop(holder, n)
+    hands.pump()
+    assert [seen.get(timeout=10) for _ in range(3)] == [None, None, None]
+    assert loop.stop(10)

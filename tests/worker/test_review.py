@@ -129,7 +129,7 @@ def test_a_suspect_that_never_started_is_not_convicted(server: Server) -> None:
     """Design 6: later rescues count only marked suspects. Others waited, perhaps for another capsule's pill."""
     with harness(server) as bed:
         bed.client.push({"class": "passes_by", "args": [1], "jid": "innocent"})
-        reaper = pillion.Worker(bed.setup, embedded=True).reaper
+        reaper = pillion.Worker(bed.setup, embedded=True).stations[0].reaper
         for epoch in range(5):
             claim_all(bed, f"dead:1:x/default.{epoch}", 1)
             assert reaper.reap() == 1
@@ -141,7 +141,7 @@ def test_a_suspect_that_never_started_is_not_convicted(server: Server) -> None:
 def test_a_suspect_that_was_started_every_time_is_convicted(server: Server) -> None:
     with harness(server) as bed:
         bed.client.push({"class": "passes_by", "args": [1], "jid": "guilty"})
-        reaper = pillion.Worker(bed.setup, embedded=True).reaper
+        reaper = pillion.Worker(bed.setup, embedded=True).stations[0].reaper
         for epoch, mark in enumerate((None, 0, 0)):
             claim_all(bed, f"dead:1:x/default.{epoch}", 1, mark)
             assert reaper.reap() == 1
@@ -257,9 +257,9 @@ def test_a_heartbeat_shows_thousands_of_runs(server: Server) -> None:
             run = Run(Claim("o", n, "default", raw), {}, None, None, 0.0)  # type: ignore[arg-type]
             run.thread = n + 1
             worker.fetchers[0].executor.running[n] = run
-        worker._heartbeat.beat()
+        worker.stations[0].heartbeat.beat()
         assert bed.redis.hlen(f"{worker.identity}:work") == 4_500
-        worker._heartbeat.after()
+        worker.stations[0].heartbeat.after()
         assert not bed.redis.exists(worker.identity)
 
 

@@ -328,7 +328,6 @@ def test_middleware_wraps_both_colours_skips_swallows_and_changes_no_retry(bed: 
     assert "leak" not in retry
 
 
-@pytest.mark.rule("fields.locale", instead=True)
 def test_context_variables_travel_from_push_to_run_and_through_a_retry(bed: Harness) -> None:
     locale: contextvars.ContextVar[str] = contextvars.ContextVar("locale", default="en")
     bed.setup.carry(locale)
@@ -358,3 +357,28 @@ def test_settled_jobs_are_announced_with_what_was_written(bed: Harness) -> None:
     failed = heard.get(timeout=10)
     assert isinstance(failed.error, ValueError)
     assert failed.attempt == 1
+
+
+def test_what_a_job_pushes_goes_where_it_came_from(server: Server) -> None:
+    """A worker of another setup than the default one: its jobs push into its Redis, through its chains."""
+    ran: SimpleQueue[tuple[str, int]] = SimpleQueue()
+
+    @pillion.job(name="HomeChild")
+    def child(n: int) -> None:
+        ran.put(("child", n))
+
+    @pillion.job(name="HomeParent")
+    def parent() -> None:
+        child.perform_async(1)
+
+    @pillion.job(name="HomeAsyncParent")
+    async def aparent() -> None:
+        await child.aperform_async(2)
+
+    with harness(server) as bed:
+        bed.start()
+        bed.push("HomeParent")
+        assert ran.get(timeout=10) == ("child", 1)
+        bed.push("HomeAsyncParent")
+        assert ran.get(timeout=10) == ("child", 2)
+        bed.settled(4)

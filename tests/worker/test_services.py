@@ -137,7 +137,7 @@ def test_a_set_of_the_wrong_type_is_reported_and_the_other_goes_on(bed: Harness,
 def test_many_pollers_move_each_job_once(bed: Harness) -> None:
     for number in range(500):
         bed.redis.zadd("schedule", {foreign("arrives", number, jid=f"j{number}"): 1.0})
-    pollers = [pillion.Worker(bed.setup, embedded=True).poller for _ in range(4)]
+    pollers = [pillion.Worker(bed.setup, embedded=True).stations[0].poller for _ in range(4)]
     threads = [threading.Thread(target=poller.poll) for poller in pollers]
     for thread in threads:
         thread.start()
@@ -149,7 +149,7 @@ def test_many_pollers_move_each_job_once(bed: Harness) -> None:
 @pytest.mark.rule("poller.average", "poller.spread", "b9.55")
 def test_the_interval_grows_with_the_fleet_and_spreads(bed: Harness) -> None:
     bed.setup.configure(poll_interval_average=None, average_scheduled_poll_interval=5)
-    poller = pillion.Worker(bed.setup, embedded=True).poller
+    poller = pillion.Worker(bed.setup, embedded=True).stations[0].poller
     poller.fleet = 3
     assert all(7.5 <= poller.interval() <= 22.5 for _ in range(200))
     poller.fleet = 10
@@ -189,13 +189,13 @@ def test_nobody_is_fenced_before_he_had_time_to_renew(bed: Harness) -> None:
     abandon(bed, "gone:1:x/default.1", foreign("arrives", "a"))
     bed.redis.delete("pillion:pulse")
     worker = bed.start()
-    worker.reaper.reap()
+    worker.stations[0].reaper.reap()
     assert bed.redis.zscore("pillion:lease", "gone:1:x/default.1") == 1  # it could, by the server's clock, but must not
     assert ran.get(timeout=15) == "a"
 
 
 def test_the_third_crash_makes_a_poison_pill_and_only_that_job(bed: Harness) -> None:
-    reaper = pillion.Worker(bed.setup, embedded=True).reaper
+    reaper = pillion.Worker(bed.setup, embedded=True).stations[0].reaper
     pill, neighbour = foreign("arrives", "pill", jid="pill"), foreign("arrives", "n", jid="n")
     for crash in range(3):
         owner = f"gone:{crash}:x/default.1"
@@ -213,7 +213,7 @@ def test_the_third_crash_makes_a_poison_pill_and_only_that_job(bed: Harness) -> 
 def test_claims_that_cannot_have_run_are_not_counted(bed: Harness) -> None:
     jobs = [foreign("arrives", n, jid=f"j{n}") for n in range(5)]
     abandon(bed, "gone:1:x/default.1", *jobs, concurrency=2)
-    pillion.Worker(bed.setup, embedded=True).reaper.reap()
+    pillion.Worker(bed.setup, embedded=True).stations[0].reaper.reap()
     assert sorted(bed.redis.keys("pillion:rescued:*")) == [b"pillion:rescued:j0", b"pillion:rescued:j1"]
     bed.redis.delete("pillion:rescued:j0", "pillion:rescued:j1", "pillion:suspects")
 
@@ -273,27 +273,27 @@ def test_the_process_row_and_the_work_row(bed: Harness) -> None:
 @pytest.mark.rule("keys.signals", "process.signal")
 def test_signals_from_a_dashboard_reach_the_process_and_garbage_does_not(bed: Harness) -> None:
     worker = pillion.Worker(bed.setup, embedded=True)
-    worker._heartbeat._embedded = False
+    worker.stations[0].heartbeat._embedded = False
     bed.redis.lpush(f"{worker.identity}-signals", "KILL", "TSTP")
     heard = worker._inbox
-    worker._heartbeat.beat()
-    worker._heartbeat.beat()
+    worker.stations[0].heartbeat.beat()
+    worker.stations[0].heartbeat.beat()
     assert heard.get_nowait() == "TSTP"
     assert heard.empty()
-    worker._heartbeat.after()
+    worker.stations[0].heartbeat.after()
 
 
 @pytest.mark.rule("process.stats-lost", instead=True)
 def test_counters_that_could_not_be_flushed_are_put_back(own_server: Server) -> None:
     with harness(own_server) as bed:
         worker = pillion.Worker(bed.setup, embedded=True)
-        stats: Stats = worker._stats
+        stats: Stats = worker.stations[0].stats
         stats._counts.processed = 7
         own_server.kill()
         with pytest.raises(pillion.StoreError):
-            worker._heartbeat.flush()
+            worker.stations[0].heartbeat.flush()
         own_server.restart()
-        worker._heartbeat.flush()
+        worker.stations[0].heartbeat.flush()
         assert bed.redis.get("stat:processed") == b"7"
 
 
@@ -301,9 +301,9 @@ def test_counters_that_could_not_be_flushed_are_put_back(own_server: Server) -> 
 def test_dead_processes_are_struck_off_the_list(bed: Harness) -> None:
     bed.redis.sadd("processes", "ghost:1:x")
     worker = pillion.Worker(bed.setup, embedded=True)
-    worker._heartbeat.beat()
+    worker.stations[0].heartbeat.beat()
     assert bed.redis.smembers("processes") == {worker.identity.encode()}
-    worker._heartbeat.after()
+    worker.stations[0].heartbeat.after()
 
 
 # -- watchdog and services -----------------------------------------------------------------------------------------
@@ -419,7 +419,7 @@ def test_a_due_job_for_a_queue_that_only_ruby_would_name_so_moves_and_one_withou
 
 def test_more_than_one_batch_of_due_jobs_moves_in_one_look(bed: Harness) -> None:
     bed.redis.zadd("schedule", {foreign("Many", number, jid=f"m{number}", queue="many"): 1.0 for number in range(1001)})
-    assert pillion.Worker(bed.setup, embedded=True).poller.poll() == 1001
+    assert pillion.Worker(bed.setup, embedded=True).stations[0].poller.poll() == 1001
     assert bed.redis.llen("queue:many") == 1001
 
 

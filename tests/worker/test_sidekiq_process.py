@@ -113,7 +113,7 @@ def test_an_embedded_worker_takes_signals_off_its_list_and_obeys_none(bed: Harne
 
 @pytest.mark.rule("process.slow")
 def test_five_slow_answers_in_a_row_are_warned_about(bed: Harness, caplog: pytest.LogCaptureFixture) -> None:
-    heartbeat = Worker(bed.setup, embedded=True)._heartbeat
+    heartbeat = Worker(bed.setup, embedded=True).stations[0].heartbeat
     for micros in (60_000, 60_000, 60_000, 60_000, 50_000, 60_000, 60_000, 60_000, 60_000):
         heartbeat._note_rtt(micros)
     assert "Redis is slow" not in caplog.text
@@ -395,7 +395,7 @@ def lines() -> Iterator[StringIO]:
 @pytest.mark.rule("log.add")
 def test_code_can_add_to_the_context_of_its_lines(lines: StringIO) -> None:
     logger = logging.getLogger("shop.test")
-    with pillion.log_context(tenant="acme", token="s3cret"), pillion.log_context(order=7):
+    with pillion.context(tenant="acme", token="s3cret"), pillion.context(order=7):
         logger.warning("inside")
     logger.warning("outside")
     inside, outside = map(json.loads, lines.getvalue().splitlines())
@@ -407,7 +407,7 @@ def test_code_can_add_to_the_context_of_its_lines(lines: StringIO) -> None:
 
 def test_a_jobs_own_context_wins_and_what_the_code_added_stands_beside_it(lines: StringIO) -> None:
 
-    with testing.fake() as jobs, pillion.log_context(tenant="acme", jid="forged"):
+    with testing.fake() as jobs, pillion.context(tenant="acme", jid="forged"):
         jid = logs_a_line.perform_async()
         jobs.drain()
     context = json.loads(lines.getvalue())["ctx"]

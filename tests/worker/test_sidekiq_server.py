@@ -124,7 +124,7 @@ def test_death_handlers_hear_of_a_poison_pill(bed: Harness, dead: bool) -> None:
     bed.redis.set("pillion:rescued:pill", 2, ex=1000)
     bed.redis.zadd("pillion:lease", {owner: 1})
     bed.redis.hset("pillion:pulse", mapping={"last": int(time.time() * 1000), "since": 1})
-    worker.reaper.reap()
+    worker.stations[0].reaper.reap()
     assert heard(1) == [("pill", ["boom"], "PoisonPill")]
     assert len(bed.members("dead")) == dead
 
@@ -352,13 +352,13 @@ def test_the_dead_set_is_cut_by_number_and_by_age(server: Server) -> None:
 @pytest.mark.rule("poller.average")
 def test_the_pause_between_two_looks_goes_by_the_fleet_or_is_configured(server: Server) -> None:
     with harness(server, poll_interval_average=None, average_scheduled_poll_interval=4.0) as bed:
-        poller = Worker(bed.setup, embedded=True).poller
+        poller = Worker(bed.setup, embedded=True).stations[0].poller
         poller.fleet = 3
         pauses = [poller.interval() for _ in range(2000)]
         assert 6 <= min(pauses) < 7
         assert 17 < max(pauses) <= 18
     with harness(server, poll_interval_average=2.0) as bed:
-        poller = Worker(bed.setup, embedded=True).poller
+        poller = Worker(bed.setup, embedded=True).stations[0].poller
         poller.fleet = 3
         pauses = [poller.interval() for _ in range(2000)]
         assert 1 <= min(pauses) < 1.2
@@ -465,10 +465,12 @@ print("nothing yet", pillion.is_worker())
 pillion.Worker
 pillion.on_load("worker")(lambda: print("again"))
 import pillion.testing
+pillion.on_load("api")(lambda: print("api"))
+import pillion.api
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
-    assert said.splitlines() == ["nothing yet False", "worker", "again", "testing"]
-    with pytest.raises(pillion.ConfigError, match="expected one of worker, testing, got 'wroker'"):
+    assert said.splitlines() == ["nothing yet False", "worker", "again", "testing", "api"]
+    with pytest.raises(pillion.ConfigError, match="expected one of worker, api, testing, got 'wroker'"):
         pillion.on_load("wroker")
 
 

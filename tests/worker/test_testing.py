@@ -116,8 +116,26 @@ def test_async_jobs_run_in_both_worlds() -> None:
     assert ran == [("achild", 1), ("achild", 2), ("child", 3)]
 
 
+@pytest.mark.rule("testing.chain")
+def test_a_test_may_have_a_server_chain_of_its_own_which_is_empty_at_first() -> None:
+    def adds(word: str) -> Any:
+        def around(job: object, payload: dict[str, Any], queue: str) -> Iterator[None]:
+            ran.append(word)
+            yield
+
+        return around
+
+    setups.default.server_middleware.add(adds("the app's"))
+    with testing.inline():
+        with testing.server_middleware() as chain:
+            child.perform_async(1)
+            chain.add(adds("the test's"))
+            child.perform_async(2)
+        child.perform_async(3)
+    assert ran == [("child", 1), "the test's", ("child", 2), "the app's", ("child", 3)]
+
+
 @pytest.mark.rule("testing.inline")
-@pytest.mark.rule("testing.chain", instead=True)
 def test_inline_runs_at_once_through_both_chains() -> None:
     class Stamp:
         def __call__(self, job_class: object, job: dict[str, Any], queue: str, pool: object) -> Iterator[None]:
@@ -287,6 +305,7 @@ def test_a_hash_needs_a_class_and_arguments_only() -> None:
             True,
             "BilledJob",
         )  # type: ignore[index]
+        assert jobs.process_job({"class": "BilledJob", "args": [5], "kwargs": None}) == (5, False, "BilledJob")
         for wrong in ({"class": "BilledJob"}, {"args": []}, {"class": 5, "args": []}):
             with pytest.raises(pillion.PillionError):
                 jobs.process_job(wrong)

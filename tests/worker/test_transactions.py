@@ -24,9 +24,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_ses
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
 import pillion
-from pillion import testing
-from pillion.client import Client, RedisDelivery, deliver_as_before, deliver_here
+from pillion import registry, testing
+from pillion.client import Client
+from pillion.config import Capsule
 from pillion.contrib.sqlalchemy import push_after_commit
+from pillion.delivery import RedisDelivery, deliver_as_before, deliver_here
 from pillion.store.ops import Parcel
 from tests.servers import Server
 from tests.waiting import wait_until
@@ -316,6 +318,45 @@ def test_a_session_that_is_forgotten_leaves_a_warning(
     gc.collect()
     assert not bed.redis.keys()
     assert f"neither committed, rolled back nor closed, so not pushed: jobs 1 ({jid})" in caplog.text
+
+
+def test_what_a_job_left_open_does_not_hold_up_the_next_one(server: Server, sessions: sessionmaker[Session]) -> None:
+    """As a scoped session does that nobody removes: it stays in the worker's thread, which goes on to other jobs."""
+    left: list[Session] = []
+    pushed: list[int] = []
+    with registry.default.restored(), harness(server, capsules=(Capsule(concurrency=1),)) as bed:
+
+        @pillion.job(name="FarInvoice", queue="far")
+        def far_invoice(number: int) -> None: ...
+
+        def push(number: int) -> None:
+            far_invoice.set(client=bed.client).perform_async(number)
+            pushed.append(bed.redis.llen("queue:far"))
+
+        @pillion.job(name="LeavesOpen")
+        def leaves_open() -> None:
+            left.append(sessions())
+            left[0].begin()
+            push(1)
+
+        @pillion.job(name="PushesAndCommits")
+        def pushes_and_commits() -> None:
+            push(2)
+            with sessions.begin():
+                nested.set(client=bed.client).perform_inline()
+                push(4)
+
+        @pillion.job(name="NestedInvoice")
+        def nested() -> None:
+            push(3)  # what it is run in has not committed
+
+        for job in (leaves_open, pushes_and_commits):
+            job.set(client=bed.client).perform_async()
+        bed.start()
+        bed.settled(2)
+        assert pushed == [0, 1, 1, 1]
+        left[0].close()
+        assert [job["args"][0] for job in bed.waiting("far")] == [2, 3, 4, 1]
 
 
 def test_once_the_database_has_rolled_back_nothing_waits_any_more(

@@ -134,6 +134,16 @@ def test_no_locale_is_written_where_none_is_set_and_no_other_than_text(bed: Harn
         copy_context().run(push)
 
 
+def test_attributes_that_are_carried_once_more_replace_those_of_the_same_key(bed: Harness) -> None:
+    """As after a reload of the file that configures; what stood there first must not keep the new ones out."""
+    persist("cattr_1", locale, setup=bed.setup)
+    persist("cattr", account, tenant, setup=bed.setup)
+    abroad(lambda: bed.push("travels"))
+    (job,) = bed.waiting()
+    assert (job["cattr"], job["cattr_1"]) == ({"account": 7, "tenant": "acme"}, {"locale": "de"})
+    assert len(bed.setup.client_middleware) == len(bed.setup.server_middleware) == 3
+
+
 # --- a push, or a promotion -------------------------------------------------------------------------------------------
 
 Heard = SimpleQueue[tuple[str, bool, bool]]
@@ -180,3 +190,47 @@ def test_client_middleware_can_tell_a_promotion_from_a_push(bed: Harness, source
 def test_outside_of_client_middleware_nothing_is_a_promotion() -> None:
     assert pillion.is_promotion({}) is False
     assert pillion.is_promotion({"class": "travels"}) is False
+
+
+def test_what_middleware_makes_of_a_stored_job_is_stored_though_python_takes_it_for_equal(bed: Harness) -> None:
+    def settle(job_class: object, job: dict[str, Any], queue: str, pool: object) -> Generator[None]:
+        del job_class, queue, pool
+        job |= {"retry": True, "count": 1.0, "nested": {"on": [True]}}
+        yield
+
+    bed.setup.client_middleware.add(settle)
+    stored = b'{"class":"NobodysTravel","args":[1.50],"jid":"j","queue":"far","retry":1,"count":1,"nested":{"on":[1]}}'
+    bed.redis.zadd("schedule", {stored: 1})
+    bed.start()
+    (raw,) = wait_until(lambda: bed.redis.lrange("queue:far", 0, -1), what="the due job")
+    known, kept = b'"retry":true,"count":1.0,"nested":{"on":[true]}', b'"args":[1.50]'
+    assert known in raw
+    assert kept in raw
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "says"),
+    [
+        ({"queue": 5}, "`queue` is not a name"),
+        ({"class": 5}, "`class` is an int"),
+        ({"args": "x"}, "`args` is a str"),
+        ({"jid": "j" * 300}, "`jid` is longer"),
+    ],
+)
+def test_what_middleware_spoils_of_a_stored_job_is_not_moved(bed: Harness, spoilt: dict[str, Any], says: str) -> None:
+    """Neither to a queue, where it can never run, nor to the dead set: the next poll may meet a better middleware."""
+    told: SimpleQueue[str] = SimpleQueue()
+
+    def spoil(job_class: object, job: dict[str, Any], queue: str, pool: object) -> Generator[None]:
+        del job_class, queue, pool
+        job |= spoilt
+        yield
+
+    bed.setup.client_middleware.add(spoil)
+    bed.setup.error_handlers.append(lambda error, context, config: told.put(str(error)))
+    stored = b'{"class":"NobodysTravel","args":[],"jid":"j","queue":"far"}'
+    bed.redis.zadd("schedule", {stored: 1})
+    bed.start()
+    assert f"got NobodysTravel: {says}" in told.get(timeout=10)
+    wait_until(lambda: bed.redis.zscore("schedule", stored) != 1, what="the next try")
+    assert bed.redis.zrange("schedule", 0, -1) == [stored]

@@ -27,6 +27,7 @@ from pillion.api.record import JobRecord
 from pillion.api.sets import DeadSet, JobSet, RetrySet, ScheduledSet, SortedEntry
 from pillion.api.stats import Figures, History, Stats
 from pillion.api.work import Work, WorkSet
+from pillion.loader import loaded
 
 __all__ = [
     "LABELS",
@@ -59,3 +60,5 @@ __all__ = [
     "Work",
     "WorkSet",
 ]
+
+loaded("api")

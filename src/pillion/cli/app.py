@@ -17,8 +17,10 @@ COMMANDS = {
     "worker": "run jobs until told to stop",
     "dev": "embedded server, worker and reload in one terminal",
     "push": "enqueue one job by its name",
+    "deploy": "mark a deploy, for the charts",
     "config": "show every option, its value and where it came from",
     "doctor": "check configuration, server, queues and workers",
+    "load": "fill and drain your Redis, and print the rates",
 }
 
 COMPLETION = "_PILLION_COMPLETE"

@@ -37,6 +37,8 @@ def command(app: tuple[str, ...], as_json: bool, **options: Any) -> int:
     if app:
         import_app(chosen, Path.cwd())
     lines = listing(chosen.resolved)
+    for note in chosen.resolved.notes:
+        say.warning(note)
     if as_json:
         click.echo(_json(lines))
         return Exit.DONE

@@ -64,7 +64,7 @@ def _server(setup: Setup) -> dict[str, str]:
     from pillion import embedded
 
     config = setup.config
-    if config.redis.url or config.redis.client is not None or config.redis.sentinels:
+    if config.redis.is_somewhere:
         return {}
     return {"PILLION_REDIS_URL": embedded.ensure(environment=config.environment, create=True)}
 

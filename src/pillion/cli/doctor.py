@@ -87,11 +87,12 @@ def examine(setup: Setup, app: Sequence[str] = ()) -> Iterator[Check]:
     yield Check("config", True, f"the configuration can be read; {changed} option(s) differ from the defaults")
     if app:
         yield checks.jobs(setup.registry, setup.config)
-    settings = setup.redis_settings()
-    answers = checks.server(setup.store.run, setup.config)
-    yield Check("reachable", True, f"Redis at {describe(settings)} answers")
-    yield from answers
-    yield from checks.fleet(setup.store.run, setup.config)
+    for shard, answers in checks.each_shard(setup.shards, setup.config):
+        if answers[0].name != "reachable":  # as one says that is away
+            there = Check("reachable", True, f"Redis at {describe(shard.store.settings)} answers")
+            fleet = checks.fleet(shard.store.run, checks.of_shard(setup.config, shard))
+            answers = [there, *answers, *fleet]
+        yield from checks.named(shard, answers, alone=len(setup.shards) == 1)
 
 
 def _import(setup: Setup) -> None:

@@ -23,6 +23,7 @@ from pillion.errors import BootError, UsageError
 
 if TYPE_CHECKING:
     from pillion.setup import Setup
+    from pillion.shards import Shard
     from pillion.worker import Worker
 
 PREFIX = "pillion-load:"
@@ -64,10 +65,11 @@ def command(count: int, concurrency: int, yes: bool, environment: str | None, fi
     if base.config.environment == "production" and not yes:
         raise BootError("expected a server that nobody depends on, got the environment production; add --yes to insist")
     setup = apart(base, file, environment)
-    checks.insist(checks.server(setup.store.run, setup.config))
+    checks.insist(checks.shards(setup.shards, setup.config))
     clear(setup)
     try:
-        say.note(f"{count:,} jobs, {concurrency} at once, on Redis at {describe(setup.redis_settings())}")
+        places = ", ".join(describe(shard.store.settings) for shard in setup.shards)
+        say.note(f"{count:,} jobs, {concurrency} at once, on Redis at {places}")
         click.echo(fill(setup, count).line("filled"))
         click.echo(drain(setup, count, concurrency).line("drained"))
     finally:
@@ -76,13 +78,16 @@ def command(count: int, concurrency: int, yes: bool, environment: str | None, fi
 
 
 def apart(base: Setup, file: Path | None, environment: str | None) -> Setup:
-    """A setup for the same server with keys and jobs of its own."""
+    """A setup for the same servers with keys and jobs of its own."""
     from pillion.registry import Registry
     from pillion.setup import Setup
+    from pillion.shards import Shard
 
     setup = Setup(registry=Registry())
     setup.use_flags({} if environment is None else {"environment": environment}, file)
-    return setup.configure({"prefix": f"{base.config.redis.prefix}{PREFIX}"})
+    config = base.config
+    shards = {name: {"prefix": f"{settings.prefix}{PREFIX}"} for name, settings in config.shards}
+    return setup.configure({"prefix": f"{config.redis.prefix}{PREFIX}"}, shards=shards or None)
 
 
 def fill(setup: Setup, count: int) -> Course:
@@ -146,31 +151,28 @@ def register(setup: Setup, finish: Finish) -> None:
 
 def watch(setup: Setup, worker: Worker, finish: Finish) -> None:
     """Wait for the last job, while there are jobs."""
-    from pillion.store.keys import Keyspace
-
-    queue = Keyspace(setup.config.redis.prefix).queue(QUEUE)
     while not finish.over.wait(LOOK):
-        idle = not run(setup, "LLEN", queue) and all(fetcher.drained for fetcher in worker.fetchers)
+        waiting = any(run(shard, "LLEN", shard.store.keys.queue(QUEUE)) for shard in setup.shards)
+        idle = not waiting and all(fetcher.drained for fetcher in worker.fetchers)
         if idle and not finish.over.is_set():
             raise UsageError("expected to run every job, got an empty queue before; run one load test at a time")
 
 
 def clear(setup: Setup) -> None:
-    """Remove every key below our prefix."""
-    pattern = re.sub(r"([*?\[\]\\^])", r"\\\1", setup.config.redis.prefix) + "*"
-    cursor: Any = b"0"
-    while True:
-        cursor, found = run(setup, "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN)
-        if found:
-            run(setup, "UNLINK", *found)
-        if cursor == b"0":
-            return
+    """Remove every key below our prefixes."""
+    for shard in setup.shards:
+        pattern = re.sub(r"([*?\[\]\\^])", r"\\\1", shard.settings.prefix) + "*"
+        cursor: Any = None
+        while cursor != b"0":
+            cursor, found = run(shard, "SCAN", cursor or b"0", "MATCH", pattern, "COUNT", SCAN)
+            if found:
+                run(shard, "UNLINK", *found)
 
 
-def run(setup: Setup, *words: Any) -> Any:
+def run(shard: Shard, *words: Any) -> Any:
     from pillion.store.ops import command as plain
 
-    return setup.store.run(plain(*words))
+    return shard.store.run(plain(*words))
 
 
 def cpu_seconds() -> float:

@@ -1,9 +1,9 @@
-"""Importing the user's app: a module by its name, or a file by its path, so that its jobs register themselves.
+"""Importing the user's app: a module by name, a file or folder by path, so that its jobs register themselves.
 
 `worker`, `dev` and, where asked, `config` call `load`. A file is imported under the name by which the rest of the app
 would import it (`shop/tasks.py` is `shop.tasks` where `shop` is a package, else `tasks`), so one job never gets two
-definitions. What fails is told in the user's terms: the path that was tried and the closest file, or the traceback of
-their own code without ours around it.
+definitions. A folder that is no package stands for the Python files in it. What fails is told in the user's terms: the
+path that was tried and the closest file, or the traceback of their own code without ours around it.
 """
 
 from __future__ import annotations
@@ -48,18 +48,32 @@ def load(targets: Sequence[str], cwd: Path) -> list[str]:
         ConfigError: a target that can be neither a module's name nor a path.
     """
     _put_on_path(cwd)
-    return [_load_one(target, cwd) for target in targets]
+    return [name for target in targets for name in _load_one(target, cwd)]
 
 
-def _load_one(target: str, cwd: Path) -> str:
+def _load_one(target: str, cwd: Path) -> list[str]:
+    if _is_plain_folder(cwd / target):
+        return _load_folder(target, cwd)
     if target.endswith(".py") or os.sep in target:
-        return _load_file(target, cwd)
+        return [_load_file(target, cwd)]
     if not all(part.isidentifier() for part in target.split(".")):
         name = target.partition(":")[0]
         cure = f"write {name}" if ":" in target else "write shop.tasks, or shop/tasks.py"
         raise ConfigError(f"app: expected a module's name or a path to a .py file, got {target!r}; {cure}")
     _import(target, target, cwd)
-    return target
+    return [target]
+
+
+def _is_plain_folder(path: Path) -> bool:
+    return path.is_dir() and not (path / "__init__.py").exists() and not Path(f"{path}.py").exists()
+
+
+def _load_folder(target: str, cwd: Path) -> list[str]:
+    """Import each Python file in a folder, by name; not those below it, nor those that a leading `_` calls private."""
+    files = sorted(path for path in (cwd / target).glob("[!_.]*.py") if path.is_file())
+    if not files:
+        raise AppError(f"cannot import {target}: there are no Python files in {cwd / target}", _closest(target, cwd))
+    return [_load_file(str(Path(target) / file.name), cwd) for file in files]
 
 
 def _load_file(target: str, cwd: Path) -> str:
@@ -67,8 +81,7 @@ def _load_file(target: str, cwd: Path) -> str:
     if path.is_dir() and (path / "__init__.py").is_file():
         path /= "__init__.py"
     if not path.is_file():
-        what = "it is a folder" if path.is_dir() else "there is no such file"
-        raise AppError(f"cannot import {target}: {what} (tried {path})", _closest(target, cwd))
+        raise AppError(f"cannot import {target}: there is no such file (tried {path})", _closest(target, cwd))
     root, name = _module_of(path)
     _put_on_path(root)
     _import(name, target, cwd)

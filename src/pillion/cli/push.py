@@ -1,8 +1,9 @@
 """`pillion push NAME ARGS...`: enqueue one job by its name, or with `-r APP` by its definition.
 
 Each argument is read as JSON, and as plain text where it is none: `5` is a number, `bob` a string, `'"5"'` the
-string 5. The jid goes to stdout, alone; where the job went, and that nobody serves that queue, to stderr. A push that
-ends without an answer is not repeated; the error names the jid.
+string 5. One that begins as JSON's lists, objects and strings do, and is none, is refused. The jid goes to stdout,
+alone; where the job went, and that nobody serves that queue, to stderr. A push that ends without an answer is not
+repeated; the error names the jid.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from pillion.errors import ConfigError, StoreError, UsageError
 if TYPE_CHECKING:
     from pillion.registry import Definition
     from pillion.setup import Setup
+    from pillion.shards import Shard
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+BRACKETS = ("[", "{", '"')
+LONGEST_SHOWN = 40
 SPAN = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
 
 
@@ -55,19 +59,22 @@ def command(
     Unless -r APP is given, this knows nothing of the job's definition: the queue is `default` or that of -q, no option
     of the job holds, and neither its name nor its arguments are checked.
     """
+    from pillion.shards import DEFAULT
+
     if delay is not None and moment is not None:
         raise ConfigError("--in and --at: expected one of them, got both; leave one out")
     setup = use(file=file, environment=environment)
     definition = find(setup, name, require) if require else None
     at = setup.config.clock.now() + read_span(delay) if delay is not None else moment and read_time(moment)
     options: dict[str, Any] = {"queue": queue} if queue is not None else {}
-    jid, chosen, target = send(setup, definition or name, [read_argument(arg) for arg in args], at or None, options)
-    if jid is None:
+    jid, chosen, shard = send(setup, definition or name, [read_argument(arg) for arg in args], at or None, options)
+    if jid is None or shard is None:
         say.error("client middleware stopped this job; nothing was pushed")
         return Exit.UNHEALTHY
     click.echo(jid)
-    say.note(f"{definition.name if definition else name} -> queue {chosen}")
-    _warn_if_lonely(target, chosen)
+    place = "" if shard.name == DEFAULT else f" on shard {shard.name}"
+    say.note(f"{definition.name if definition else name} -> queue {chosen}{place}")
+    _warn_if_lonely(shard, chosen)
     return Exit.DONE
 
 
@@ -86,41 +93,42 @@ def find(setup: Setup, name: str, require: tuple[str, ...]) -> Definition:
 
 def send(
     setup: Setup, job: Definition | str, args: list[Any], at: float | None, options: dict[str, Any]
-) -> tuple[str | None, str, Setup]:
-    """Push one job, by its definition where it is known; returns its jid, the queue it went to, and through what."""
+) -> tuple[str | None, str, Shard | None]:
+    """Push one job, by its definition where it is known; returns its jid, the queue it went to, and the shard."""
     from pillion.client import Client
     from pillion.setter import Setter
     from pillion.store.ops import Parcel
     from pillion.types import Payload
 
     class Noting(Client):
-        """Remembers the queue, which the definition, the configuration and middleware may choose."""
+        """Remembers queue and shard, which the definition, the configuration and middleware may choose."""
 
         queue = ""
+        shard: Shard | None = None
 
         def parcel(self, job_class: object, payload: Payload) -> Parcel | None:
             parcel = super().parcel(job_class, payload)
-            self.queue = parcel.queue if parcel else ""
+            if parcel is not None:
+                self.queue, self.shard = parcel.queue, self.by_shard([parcel])[0][0]
             return parcel
 
     if isinstance(job, str):
         client = Noting(setup=setup)
         jid = client.push({"class": job, "args": args, **options, **({} if at is None else {"at": at})})
-        return jid, client.queue, setup
+        return jid, client.queue, client.shard
     own = job.transport.get("client")
     client = Noting(setup=own.setup if own is not None else setup)
     setter: Setter[..., Any] = Setter(job).set(client=client, **options)
     jid = setter.perform_async(*args) if at is None else setter.perform_at(at, *args)
-    return jid, client.queue, client.setup
+    return jid, client.queue, client.shard
 
 
-def _warn_if_lonely(setup: Setup, queue: str) -> None:
+def _warn_if_lonely(shard: Shard, queue: str) -> None:
     """Say so where no live process serves the queue. The job is pushed: that this cannot be asked is no failure."""
     from pillion import checks
-    from pillion.store.keys import Keyspace
 
     try:
-        serving, _ = checks.served(setup.store.run, Keyspace(setup.config.redis.prefix))
+        serving, _ = checks.served(shard.store.run, shard.store.keys)
     except StoreError:
         return
     if queue not in serving:
@@ -128,13 +136,26 @@ def _warn_if_lonely(setup: Setup, queue: str) -> None:
 
 
 def read_argument(text: str) -> Any:
-    """One argument: what it is as JSON, or the text itself."""
+    """One argument: what it is as JSON, or the text itself. Raises UsageError for what only begins as JSON."""
     import msgspec
 
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogateescape"))
-    except msgspec.DecodeError:
+    except msgspec.DecodeError as error:
+        if text[:1] in BRACKETS:
+            raise UsageError(
+                f"expected JSON where an argument begins with {text[0]}, got {text[:LONGEST_SHOWN]!r} ({error}); "
+                f"close it, or for text write {quoted(text)}"
+            ) from None
         return text
+
+
+def quoted(text: str) -> str:
+    """An argument as a shell takes it that stands for this text."""
+    import json
+    import shlex
+
+    return shlex.quote(json.dumps(text, ensure_ascii=False)) if len(text) <= LONGEST_SHOWN else """'"..."'"""
 
 
 def read_span(text: str) -> float:

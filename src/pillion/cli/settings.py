@@ -34,10 +34,23 @@ WORKER = (
     click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
 )
 
+PROCESSES = (
+    click.option("--processes", metavar="N|auto", help="Worker processes; auto is one per usable core."),
+    click.option("--max-memory", metavar="SIZE", help="Replace a process that has grown so far, such as 512M."),
+    click.option("--max-jobs", metavar="N", help="Replace a process that has run so many jobs."),
+)
+
 
 def worker_options(fn: F) -> F:
     """Add the options that a worker takes, in the order of the help page."""
     for option in reversed(WORKER):
+        fn = option(fn)
+    return fn
+
+
+def process_options(fn: F) -> F:
+    """Add the options of `pillion worker` that are about several processes."""
+    for option in reversed(PROCESSES):
         fn = option(fn)
     return fn
 

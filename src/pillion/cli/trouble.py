@@ -39,8 +39,11 @@ class Trouble(NamedTuple):
 
 
 def explain(error: PillionError) -> int:
-    """Say on stderr what an error means and what to do; returns the exit code."""
-    trouble = diagnose(error, _settings())
+    """Say on stderr what an error means and what to do; returns the exit code. Never raises."""
+    try:
+        trouble = diagnose(error, _settings())
+    except Exception:  # what Redis is said to be cannot even be described: the error speaks for itself
+        trouble = Trouble(mask_secrets(str(error)), (), Exit.UNHEALTHY)
     shown = getattr(error, "shown", "")
     if shown:
         say.note(shown)
@@ -91,11 +94,10 @@ def _split(error: PillionError) -> tuple[str, tuple[str, ...]]:
 
 def _settings() -> RedisSettings:
     from pillion import setup
-    from pillion.errors import ConfigError
 
     try:
         return setup.default.config.redis
-    except ConfigError:
+    except Exception:  # wrong settings, or a block of the app's that fails
         return RedisSettings()
 
 
@@ -146,7 +148,7 @@ def _by_kind(cause: BaseException, said: str, settings: RedisSettings) -> tuple[
         return "no such socket", ("check the path, and that the server has `unixsocket` set to it", EMBEDDED)
     if isinstance(cause, PermissionError):
         return "permission denied", ("let this user write to the socket: unixsocketperm 770 and a common group",)
-    if isinstance(cause, socket.gaierror):
+    if isinstance(cause, socket.gaierror | UnicodeError):
         return "unknown host", ("check the host's name in REDIS_URL", ELSEWHERE)
     if isinstance(cause, ssl.SSLCertVerificationError):
         cure = "name the authority that signed it: redis.ca_file, or PILLION_REDIS_CA_FILE=/path/ca.pem"
@@ -190,9 +192,12 @@ def _usual_port(settings: RedisSettings) -> tuple[str, ...]:
 
 def _refusal(said: str, at: str, settings: RedisSettings) -> Trouble:
     """The server answered, and refused; told by the code at the front of its reply."""
+    from pillion.store.address import target_of
+
     for sign, sentence, cure in REFUSALS:
         if sign.lower() in said.lower():
-            return Trouble(sentence.format(at=at), (cure,))
+            db = target_of(settings).address.db if "{db}" in sentence else None
+            return Trouble(sentence.format(at=at, db=db), (cure,))
     if any(sign in said for sign in ("WRONGPASS", "NOAUTH", "invalid password", "AUTH", "credentials")):
         given = settings.url and "@" in settings.url
         sentence = f"Redis at {at} " + ("refused the password" if given else "wants a password, and got none")
@@ -203,7 +208,7 @@ def _refusal(said: str, at: str, settings: RedisSettings) -> Trouble:
 
 REFUSALS = (
     ("LOADING", "Redis at {at} is still loading its data", "wait until it is done, and try again"),
-    ("DB index", "Redis at {at} has no database of that number", "use a lower one; usual servers have 0 to 15"),
+    ("DB index", "Redis at {at} has no database {db}", "use a lower number; usual servers have 0 to 15"),
     ("max number of clients", "Redis at {at} takes no more connections", "raise its maxclients, or stop other clients"),
     ("NOPERM", "Redis at {at} does not allow this to its user", "let an administrator extend the user's ACL"),
     ("Protocol Error", "what answers at {at} is not Redis", "check host and port; Redis listens on 6379 by default"),

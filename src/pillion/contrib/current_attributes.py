@@ -27,9 +27,9 @@ from typing import Any
 
 from pillion import setup as setups
 from pillion.activejob import plain
-from pillion.context import MAX_LEVELS
 from pillion.errors import ConfigError
 from pillion.plain import check_plain
+from pillion.running import MAX_LEVELS, check_variables
 from pillion.setup import Setup
 from pillion.types import Payload
 
@@ -37,7 +37,7 @@ KEY = "cattr"
 
 
 def persist(key: str, *variables: ContextVar[Any], setup: Setup | None = None) -> None:
-    """Carry these variables in the field `key` of each job, both ways.
+    """Carry these variables in the field `key` of each job, both ways; once more, and the latest ones count.
 
     Call it where both chains are built: for a worker in `configure_server`, for other programs in `configure_client`.
 
@@ -48,8 +48,13 @@ def persist(key: str, *variables: ContextVar[Any], setup: Setup | None = None) -
     Raises:
         ConfigError: no such key, no variable, or two of one name.
     """
+    check_variables(key, variables)
     carried = _Attributes(key, _by_name(variables))
     chains = setup or setups.default
+    for chain in (chains.client_middleware, chains.server_middleware):
+        for old in chain.entries:
+            if carried.replaces(getattr(old.middleware, "__self__", None)):
+                chain.remove(old.middleware)
     chains.client_middleware.add(carried.around_push)
     chains.server_middleware.prepend(carried.around_run)
 
@@ -62,6 +67,10 @@ class _Attributes:
             raise ConfigError(f'expected the key "cattr", "cattr_1", "cattr_2", ..., got {key!r}; Ruby reads no other')
         self._key = key
         self._variables = variables
+
+    def replaces(self, other: object) -> bool:
+        """Whether `other` is a group under the same key."""
+        return isinstance(other, _Attributes) and other._key == self._key
 
     def around_push(self, job_class: object, job: Payload, queue: str, pool: Any) -> Iterator[None]:
         """Client: write what is set, or let the rest of the chain see what the job brought."""

@@ -16,8 +16,8 @@ from functools import partial
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
-from pillion.client import Delivery, hold_with
 from pillion.contrib.held import Held, Holding, push_all
+from pillion.delivery import Delivery, hold_with
 
 _aliases: list[str] = []
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pillion.bulk import BATCH
-from pillion.client import Client, Delivery, Durability
+from pillion.client import Client
+from pillion.delivery import Delivery, Durability
 from pillion.payload import splice, stamp
 from pillion.store.ops import Parcel
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from pillion import setup as setups
 from pillion.errors import PayloadError
+from pillion.running import check_variables
 from pillion.setup import Setup
 from pillion.types import Payload
 
@@ -32,7 +33,11 @@ def persist(variable: ContextVar[str], *, setup: Setup | None = None) -> None:
 
     Args:
         setup: whose chains it joins; the default setup's if None.
+
+    Raises:
+        ConfigError: it is no context variable.
     """
+    check_variables("locale", (variable,))
     chains = setup or setups.default
     chains.client_middleware.add(SaveLocale, variable)
     chains.server_middleware.prepend(UseLocale, variable)

@@ -9,9 +9,9 @@
         Invoice.perform_async(order.id)        # returns the jid; pushed after the commit, dropped at a rollback
 
 A push waits for the open transaction of a registered session that the same thread or task has used, or whoever started
-it with its context; of several for the one used last. What is pushed inside a savepoint (`begin_nested`) goes with it
-when it is rolled back. The bytes stand in `session.info` and wait in memory; what a process that dies does to them
-stands in `held.py`.
+it with its context; of several for the one used last. In a worker's thread, what an earlier job left open does not
+count. What is pushed inside a savepoint (`begin_nested`) goes with it when it is rolled back. The bytes stand in
+`session.info` and wait in memory; what a process that dies does to them stands in `held.py`.
 
 A session opens a transaction for reading, too, and often is just closed after that. So the end decides:
 
@@ -31,14 +31,15 @@ import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from sqlalchemy import event
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, scoped_session, sessionmaker
 from sqlalchemy.util import await_only
 
-from pillion.client import Delivery, hold_with
 from pillion.contrib.held import Held, Holding, apush_all, jids, push_all
+from pillion.delivery import Delivery, hold_with
+from pillion.running import INLINE, current_job
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
@@ -48,9 +49,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pillion")
 
+_Token: TypeAlias = tuple[str, int]
+
 _KEY = "pillion"
 _WRITES = "pillion writes"
-_used: ContextVar[tuple[weakref.ref[Session], ...]] = ContextVar("pillion_sessions", default=())
+_used: ContextVar[tuple[_Use, ...]] = ContextVar("pillion_sessions", default=())
 
 
 def push_after_commit(sessions: Sessions) -> None:
@@ -64,6 +67,19 @@ def push_after_commit(sessions: Sessions) -> None:
     if isinstance(target, Session) and target.in_transaction() and _KEY not in target.info:
         _note(target)
     hold_with(_holder)
+
+
+class _Use(NamedTuple):
+    """A session that this context has used, and the worker's job that did; a thread of a worker runs one after another.
+
+    What a job has left open is nobody's business any more: a push of the next one must not wait for it.
+    """
+
+    session: weakref.ref[Session]
+    run: _Token | None
+
+    def counts(self, run: _Token | None) -> bool:
+        return self.run in (None, run) or run == INLINE
 
 
 class _Waiting:
@@ -105,8 +121,9 @@ class _Waiting:
 
 
 def _holder(ordinary: Delivery) -> Delivery | None:
-    for reference in reversed(_used.get()):
-        session = reference()
+    run = _run()
+    for use in reversed(_used.get()):
+        session = use.session() if use.counts(run) else None
         waiting: _Waiting | None = None if session is None else session.info.get(_KEY)
         if session is not None and waiting is not None and not waiting.rolled_back:
             return Holding(ordinary, partial(waiting.keep, session))
@@ -126,10 +143,17 @@ def _note(session: Session) -> None:
 
 def _use(session: Session) -> None:
     """This context uses the session. It may have been begun in another, as web frameworks do for their handlers."""
-    used = _used.get()
-    if not used or used[-1]() is not session:
-        others = [each for each in used if each() not in (None, session)]
-        _used.set((*others, weakref.ref(session)))
+    used, run = _used.get(), _run()
+    run = None if run == INLINE else run  # it runs inside of whatever pushed it
+    if not used or used[-1].session() is not session or used[-1].run != run:
+        others = [each for each in used if each.session() not in (None, session)]
+        _used.set((*others, _Use(weakref.ref(session), run)))
+
+
+def _run() -> _Token | None:
+    """The run of a job that this is, None outside of jobs."""
+    running = current_job()
+    return None if running is None else running.token
 
 
 def _attached(session: Session, instance: object) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 import msgspec
 
 from pillion.errors import ConfigError
+from pillion.options import closest
 
 if TYPE_CHECKING:
     import ssl
@@ -167,8 +168,10 @@ def find(chosen: str | Adapter) -> Adapter:
     if isinstance(chosen, Adapter) and not isinstance(chosen, type):
         return chosen
     if not isinstance(chosen, str) or chosen not in _known:
+        close = closest(chosen, _known) if isinstance(chosen, str) else None
         raise ConfigError(
-            f"redis.adapter: expected one of {', '.join(_known)}, got {chosen!r}; check the spelling, or make it "
-            "known first: pillion.adapters.register(name, factory)"
+            f"redis.adapter, or PILLION_REDIS_ADAPTER: expected one of {', '.join(_known)}, got {chosen!r}; "
+            + (f"did you mean {close!r}? If not, " if close else "check the spelling, or ")
+            + "make it known first: pillion.adapters.register(name, factory)"
         )
     return _made.get(chosen) or _made.setdefault(chosen, _known[chosen]())

@@ -6,7 +6,7 @@ Nothing here opens anything."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -16,11 +16,12 @@ import msgspec
 from pillion.config import RedisSettings
 from pillion.errors import ConfigError
 from pillion.mask import mask_url
+from pillion.sharding import slot_of
 from pillion.store.adapter import Address, Tls
+from pillion.store.guides import Cluster, Guide, Host, Sentinels, nodes_of
 from pillion.store.libraries import BY_PATH, PLAIN, SECURE, TLS_ARGUMENTS
 
 Arguments: TypeAlias = dict[str, Any]
-Host: TypeAlias = tuple[str, int]
 
 SENTINEL_PORT = 26379
 WHERE = ("host", "port", "path", "db", "username", "password")
@@ -39,17 +40,16 @@ CURES = {
     "already authenticated": "put the password into the address: redis://:PASSWORD@host",
     "losed by server": "if it wants TLS on this port, write rediss://",
     "reset by peer": "if it wants TLS on this port, write rediss://",
+    "cluster support disabled": "it is no node of a cluster: write its address as redis.url instead of redis.cluster",
     "Timeout connecting": "check host and port, and whether this port speaks TLS (rediss://) or not (redis://)",
+    "onnection refused": "start the server, or correct the address: REDIS_URL or pillion.configure(redis=...)",
+    "onnect call failed": "start the server, or correct the address: REDIS_URL or pillion.configure(redis=...)",
+    "service not known": "check the host's name in the address",
+    "'idna' codec": "check the host's name in the address: between its dots stand 1 to 63 letters or digits",
+    "No such file": "check the path of the socket, and that the server has `unixsocket` set to it",
+    "DB index": "take a database that the server has: usual ones have 0 to 15, as in redis://host:6379/0",
 }
 """What to do about a failure to connect, by words in its text; the first that fits counts."""
-
-
-class Sentinels(msgspec.Struct, frozen=True):
-    """Whom to ask where the primary `master` is; `like` has what it takes to talk to them, but for host and port."""
-
-    hosts: tuple[Host, ...]
-    master: str
-    like: Address
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -57,19 +57,21 @@ class Target(msgspec.Struct, frozen=True):
 
     address: Address
     name: str | None = None
-    sentinels: Sentinels | None = None
+    guide: Guide | None = None
 
 
 def target_of(settings: RedisSettings) -> Target:
     """What settings point at. Raises ConfigError when they name no address, or one that cannot be used."""
     if settings.client is not None:
         target = _from_client(settings.client)
-    elif settings.url or settings.sentinels:
+    elif settings.is_somewhere:
         target = _from_url(settings.url or "redis://", settings)
     else:
         raise ConfigError("expected a Redis URL, got none; set REDIS_URL or pillion.configure(redis=...)")
     if settings.sentinels:
         target = _behind_sentinels(target, settings)
+    if settings.cluster:
+        target = _in_cluster(target, settings)
     patience = {"connect_timeout": settings.connect_timeout, "timeout": settings.timeout}
     address = msgspec.structs.replace(target.address, **patience)
     return msgspec.structs.replace(target, address=address, name=settings.client_name or target.name)
@@ -84,11 +86,13 @@ def describe(settings: RedisSettings) -> str:
     """The address for messages, without credentials."""
     if settings.sentinels:
         return f"primary {settings.master!r} of sentinels {', '.join(settings.sentinels)}"
+    if settings.cluster:
+        return f"prefix {settings.prefix!r} of the cluster of {', '.join(settings.cluster)}"
     if settings.client is None:
         return mask_url(settings.url or "the embedded server")
     target = _from_client(settings.client)
-    if target.sentinels is not None:
-        return f"primary {target.sentinels.master!r} of its sentinels"
+    if isinstance(target.guide, Sentinels):
+        return f"primary {target.guide.master!r} of its sentinels"
     return str(target.address)
 
 
@@ -200,7 +204,7 @@ def _taken(arguments: Mapping[str, Any], *, secure: bool, **of_client: Any) -> A
     return Address(**where, tls=_tls(arguments) if secure else None, of_client=of_client)
 
 
-# --- Sentinels and TLS ------------------------------------------------------------------------------------------------
+# --- guides and TLS ---------------------------------------------------------------------------------------------------
 
 
 def _behind_sentinels(target: Target, settings: RedisSettings) -> Target:
@@ -208,10 +212,25 @@ def _behind_sentinels(target: Target, settings: RedisSettings) -> Target:
         raise ConfigError("expected the name of the primary beside the sentinels, got none; set redis.master")
     if target.address.path:
         raise ConfigError("expected redis:// or rediss:// beside the sentinels, got a socket; Sentinels name a host")
-    parts = (address.rpartition(":") for address in settings.sentinels)
-    hosts = tuple((host, int(port or SENTINEL_PORT)) for host, _, port in parts)
+    hosts = _hosts(settings.sentinels, SENTINEL_PORT)
     sentinels = Sentinels(hosts, settings.master, Address(tls=target.address.tls))
-    return msgspec.structs.replace(target, sentinels=sentinels)
+    return msgspec.structs.replace(target, guide=sentinels)
+
+
+def _in_cluster(target: Target, settings: RedisSettings) -> Target:
+    if target.guide is not None:
+        raise ConfigError("expected one of redis.cluster and the sentinels, got both; a cluster fails over by itself")
+    if target.address.path:
+        raise ConfigError("expected redis:// or rediss:// beside redis.cluster, got a socket; its nodes name hosts")
+    if target.address.db:
+        raise ConfigError(f"expected database 0 beside redis.cluster, got {target.address.db}; a cluster has no other")
+    nodes = nodes_of(_hosts(settings.cluster, target.address.port))
+    return msgspec.structs.replace(target, guide=Cluster(nodes, slot_of(settings.prefix), target.address))
+
+
+def _hosts(addresses: Iterable[str], usual_port: int) -> tuple[Host, ...]:
+    parts = (address.rpartition(":") for address in addresses)
+    return tuple((host.strip("[]"), int(port or usual_port)) for host, _, port in parts)
 
 
 def _tls_files(settings: RedisSettings, *, secure: bool) -> Arguments:

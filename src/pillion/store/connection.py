@@ -205,8 +205,11 @@ class Session:
             return False
         return True
 
-    def call(self, op: Op[T]) -> T:
-        """Send an op and wait for its result. Raises Refused; on Ambiguous the connection is closed."""
+    def call(self, op: Op[T], *, looks: bool = False) -> T:
+        """Send an op and wait for its result. Raises Refused; on Ambiguous the connection is closed.
+
+        An op that `looks` at the watched keys makes older news of them old.
+        """
         exchange = Exchange(op, self._reader, self._changed)
         try:
             line = self._open_line()
@@ -214,6 +217,8 @@ class Session:
         except BaseException:
             self.close()
             raise
+        if looks:
+            self._changed.clear()
         return exchange.result()
 
     def fileno(self) -> int:
@@ -225,10 +230,14 @@ class Session:
         try:
             for data in available(self._open_line().sock):
                 self._reader.feed(data)
-            news(self._reader, self._changed)
+            return self.heard()
         except (OSError, hiredis.HiredisError) as error:
             self.close()
             raise Unavailable(f"lost the connection to Redis at {describe(self._settings)}: {error}") from error
+
+    def heard(self) -> set[bytes]:
+        """The same, of what came along with an answer: the socket says nothing of it any more."""
+        news(self._reader, self._changed)
         changed, self._changed = self._changed, set()
         return changed
 

@@ -1,4 +1,4 @@
-"""Opens one connection: asks the Sentinels where the primary is, lets the adapter open it, and says who we are.
+"""Opens one connection: asks Sentinels or a cluster where the server is, lets the adapter open it, says who we are.
 
 Used by `pool.py` for every connection there is, in both colours. Nothing of an op has been sent when it fails, so a
 failure is `Unavailable`, or `Refused` where the server answered no. A connection that broke half-way is closed.
@@ -24,10 +24,11 @@ from pillion.config import RedisSettings
 from pillion.errors import Ambiguous, ConfigError, Refused, Unavailable
 from pillion.mask import mask_secrets
 from pillion.store.adapter import Address, Denied, Streams, find
-from pillion.store.address import Host, Sentinels, cure, describe, target_of, verifies
+from pillion.store.address import cure, describe, target_of, verifies
 from pillion.store.exchange import Exchange
+from pillion.store.guides import Guide, Host
 from pillion.store.libraries import Library
-from pillion.store.op import Op, command, pipeline, text
+from pillion.store.op import pipeline
 from pillion.store.wire import adrive, drive
 from pillion.version import __version__
 
@@ -35,7 +36,7 @@ log = logging.getLogger("pillion")
 
 LIBRARY = "pillion"
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
-BROKEN = (OSError, EOFError, Ambiguous, hiredis.HiredisError)
+BROKEN = (OSError, EOFError, UnicodeError, Ambiguous, hiredis.HiredisError)  # UnicodeError: a host that is no name
 _UNNAMEABLE = re.compile(r"[^!-~]")
 
 
@@ -67,8 +68,8 @@ class Dialer:
         """A new connection for threads. Raises Unavailable or Refused."""
         with self._opening():
             address = self.address
-            if self._target.sentinels is not None:
-                address = self._ask(self._target.sentinels)
+            if self._target.guide is not None:
+                address = self._ask(self._target.guide)
             sock = self._adapter.connect(address)
             try:
                 _keep_alive(sock)
@@ -83,8 +84,8 @@ class Dialer:
         """A new connection of the running loop. Raises Unavailable or Refused."""
         with self._opening():
             address = self.address
-            if self._target.sentinels is not None:
-                address = await self._aask(self._target.sentinels)
+            if self._target.guide is not None:
+                address = await self._aask(self._target.guide)
             streams = await self._adapter.aconnect(address)
             try:
                 _keep_alive(streams[1].get_extra_info("socket"))
@@ -102,7 +103,7 @@ class Dialer:
             what = "the credentials" if error.credentials else "the connection"
             raise Refused(_told(f"Redis at {self.at} refused {what}", error)) from error
         except BROKEN as error:
-            raise Unavailable(_told(f"cannot reach Redis at {self.at}", error)) from error
+            raise Unavailable(_told(f"cannot reach Redis at {self.at}", error, "; the command was not sent")) from error
 
     def _greeting(self) -> Exchange[Any]:
         """The first words; what the server answers to them does not matter."""
@@ -116,57 +117,71 @@ class Dialer:
         name = self._target.name or f"{LIBRARY}:{host}:{os.getpid()}"
         return _UNNAMEABLE.sub("_", f"{name}:{self._role}" if self._role else name)
 
-    # --- Sentinels ------------------------------------------------------------------------------------------------
+    # --- guides ---------------------------------------------------------------------------------------------------
 
-    def _ask(self, sentinels: Sentinels) -> Address:
-        """Where the primary is now, over connections that are closed again."""
-        failures = []
-        for host, port in sentinels.hosts:
-            question = Exchange(_question(sentinels))
-            try:
-                with self._adapter.connect(self._like(sentinels, host, port)) as sock:
+    def _ask(self, guide: Guide) -> Address:
+        """Where the server is now, over connections that are closed again."""
+        search = Search(guide)
+        for host in guide.hosts():
+            question = Exchange(guide.question())
+            with search.at(host):
+                with self._adapter.connect(self._like(guide, host)) as sock:
                     sock.settimeout(self.address.connect_timeout)
-                    drive(sock, question, f"{host}:{port}")
-                if found := question.result():
-                    return self._moved(found)
-                failures.append(f"{host}:{port} does not know it")
-            except (*BROKEN, Denied, Refused) as error:
-                failures.append(f"{host}:{port}: {error}")
-        raise ConnectionError(f"no Sentinel tells where it is ({'; '.join(failures)})")
+                    drive(sock, question, f"{host[0]}:{host[1]}")
+                search.hear(host, question)
+            if search.found is not None:
+                break
+        return self._found(search)
 
-    async def _aask(self, sentinels: Sentinels) -> Address:
-        failures = []
-        for host, port in sentinels.hosts:
-            question = Exchange(_question(sentinels))
-            try:
-                streams = await self._adapter.aconnect(self._like(sentinels, host, port))
+    async def _aask(self, guide: Guide) -> Address:
+        search = Search(guide)
+        for host in guide.hosts():
+            question = Exchange(guide.question())
+            with search.at(host):
+                streams = await self._adapter.aconnect(self._like(guide, host))
                 try:
-                    await adrive(streams, question, f"{host}:{port}", self.address.connect_timeout)
+                    await adrive(streams, question, f"{host[0]}:{host[1]}", self.address.connect_timeout)
                 finally:
                     streams[1].close()
-                if found := question.result():
-                    return self._moved(found)
-                failures.append(f"{host}:{port} does not know it")
-            except (*BROKEN, Denied, Refused) as error:
-                failures.append(f"{host}:{port}: {error}")
-        raise ConnectionError(f"no Sentinel tells where it is ({'; '.join(failures)})")
+                search.hear(host, question)
+            if search.found is not None:
+                break
+        return self._found(search)
 
-    def _like(self, sentinels: Sentinels, host: str, port: int) -> Address:
+    def _like(self, guide: Guide, host: Host) -> Address:
         patience = self.address.connect_timeout
-        where: dict[str, Any] = {"host": host, "port": port, "connect_timeout": patience, "timeout": patience}
-        return msgspec.structs.replace(sentinels.like, **where)
+        where: dict[str, Any] = {"host": host[0], "port": host[1], "connect_timeout": patience, "timeout": patience}
+        return msgspec.structs.replace(guide.like, **where)
 
-    def _moved(self, found: Host) -> Address:
-        return msgspec.structs.replace(self.address, host=found[0], port=found[1])
-
-
-def _question(sentinels: Sentinels) -> Op[Host | None]:
-    words = command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinels.master)
-    return msgspec.structs.replace(words, parse=_host)
+    def _found(self, search: Search) -> Address:
+        if search.found is None:
+            raise ConnectionError(f"no {search.guide.called} tells where it is ({'; '.join(search.failures)})")
+        return msgspec.structs.replace(self.address, host=search.found[0], port=search.found[1])
 
 
-def _host(replies: Any) -> Host | None:
-    return (text(replies[0][0]), int(replies[0][1])) if replies[0] else None
+class Search:
+    """What came of asking the hosts of a guide."""
+
+    def __init__(self, guide: Guide) -> None:
+        self.guide = guide
+        self.found: Host | None = None
+        self.failures: list[str] = []
+
+    @contextmanager
+    def at(self, host: Host) -> Generator[None]:
+        """Note what goes wrong at one host: the others are still to be asked."""
+        try:
+            yield
+        except (*BROKEN, Denied, Refused) as error:
+            if isinstance(error, Denied) and self.guide.trusted:
+                raise
+            self.failures.append(f"{host[0]}:{host[1]}: {error}")
+
+    def hear(self, host: Host, question: Exchange[Any]) -> None:
+        """Take in an answer."""
+        self.found = self.guide.told(host, question.result())
+        if self.found is None:
+            self.failures.append(f"{host[0]}:{host[1]} does not know it")
 
 
 def _keep_alive(sock: Any) -> None:
@@ -180,6 +195,6 @@ def _keep_alive(sock: Any) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _told(what: str, error: Exception) -> str:
-    said = str(error) or type(error).__name__
-    return f"{what}: {mask_secrets(said)}{cure(said)}"
+def _told(what: str, error: Exception, then: str = "") -> str:
+    said = (str(error) or type(error).__name__).rstrip(".")
+    return f"{what}: {mask_secrets(said)}{then}{cure(said)}"

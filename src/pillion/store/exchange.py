@@ -5,27 +5,18 @@ pipeline's other answers are never lost to an exception."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import hiredis
 
-from pillion.errors import QueueFull, Refused
 from pillion.store.ops import Command, Op
+from pillion.store.refusals import refusal
 
 T = TypeVar("T")
 
 # Refusals that pass: the server executed nothing, and a new connection may reach one that does.
-TRANSIENT = ("READONLY", "NOREPLICAS", "LOADING", "UNBLOCKED", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN")
-
-_ONE_SLOT = "; a Redis Cluster spreads keys over its nodes: keep to one slot with redis.prefix = '{pillion}'"
-CURES = {
-    "MOVED": f"{_ONE_SLOT}, and connect to the node that holds it",
-    "CROSSSLOT": _ONE_SLOT,
-    "READONLY": "; connect to the primary, or name the Sentinels (redis.sentinels and redis.master)",
-    "NOPERM": "; allow it to the user of this address",
-}
-"""What to do about a refusal, by its code."""
+TRANSIENT = ("READONLY", "NOREPLICAS", "LOADING", "UNBLOCKED", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED")
 
 PIECE = 65_536
 """Bytes handed to a socket at a time, so that it is known how much of a large pipeline left at most."""
@@ -156,19 +147,6 @@ def note(message: Any, changed: set[bytes] | None) -> None:
 
 def is_error(reply: Any) -> bool:
     return isinstance(reply, hiredis.ReplyError)
-
-
-def refusal(name: str, reply: str, accepted: Sequence[bool] = ()) -> Refused:
-    """The exception for an error reply."""
-    reply = reply.partition(", with args beginning with")[0]  # what follows may be a job's arguments
-    if reply.startswith("OOM") or " OOM " in reply:
-        return QueueFull(
-            f"the server's memory is full and it takes no new jobs ({name}): {reply}; "
-            "raise maxmemory, let workers drain the queues, or remove what is not needed",
-            accepted,
-        )
-    cure = next((cure for code, cure in CURES.items() if reply.startswith(code)), "")
-    return Refused(f"the server refused {name}: {reply}{cure}", accepted)
 
 
 def _code(reply: Any) -> str:

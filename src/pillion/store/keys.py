@@ -23,6 +23,11 @@ Sidekiq's keys (layout and meaning are Sidekiq 8.1's):
 | `stat:processed:<day>`, ...  | string | counters of one UTC day                      | 5 years                    |
 | `j|<date>|<h:mm>`, `j|..|h:m`| hash   | metrics of one minute, of ten minutes        | 8 hours, 3 days            |
 | `h|<class>-<d>-<h:m>`        | string | histogram of one minute, 26 counters of u16  | 8 hours                    |
+| `j|<yyyymmdd>|<h:m>`         | hash   | metrics of one minute, where `wire` is not "8" | 8 hours                  |
+| `<class>-<dd>-<hh:m>`        | string | histogram of one, where `wire` is not "8"    | 8 hours                    |
+| `<day>-marks`                | hash   | minute -> label of a deploy                  | 90 days                    |
+| `deploylock-<label>`         | string | this deploy was marked a moment ago          | 60 s                       |
+| `dear-leader`                | string | identity of the leading process; only read   | set by who leads           |
 
 Pillion's keys:
 
@@ -52,6 +57,9 @@ CLEANUP_TTL = 60
 STAT_TTL = 5 * 365 * 24 * 3600
 MINUTE_TTL = 8 * 3600
 TEN_MINUTES_TTL = 3 * 24 * 3600
+SIGNALS_TTL = 60
+MARKS_TTL = 90 * 24 * 3600
+DEPLOY_LOCK_TTL = 60
 
 
 class Keyspace:
@@ -60,6 +68,7 @@ class Keyspace:
     __slots__ = (
         "dead",
         "fenced",
+        "leader",
         "lease",
         "paused",
         "prefix",
@@ -82,6 +91,7 @@ class Keyspace:
         self.paused = prefix + "paused"
         self.processes = prefix + "processes"
         self.process_cleanup = prefix + "process_cleanup"
+        self.leader = prefix + "dear-leader"
         self.lease = prefix + "pillion:lease"
         self.pulse = prefix + "pillion:pulse"
         self.fenced = prefix + "pillion:fenced"
@@ -109,11 +119,25 @@ class Keyspace:
         return f"{self.prefix}stat:{counter}" if day is None else f"{self.prefix}stat:{counter}:{day}"
 
     def minute(self, date: str, hour_minute: str) -> str:
-        """Metrics of a minute (`H:MM`) or, with the last digit cut, of ten; `date` is `YYMMDD` in UTC."""
+        """Metrics of a minute (`H:MM`) or, with the last digit cut, of ten; `date` is `YYMMDD` in UTC.
+
+        Sidekiq 7 writes the date as `YYYYMMDD` and the minute without a leading zero, and keeps no tens of minutes.
+        """
         return f"{self.prefix}j|{date}|{hour_minute}"
 
     def histogram(self, name: str, day: int, hour: int, minute: int) -> str:
         return f"{self.prefix}h|{name}-{day}-{hour}:{minute}"
+
+    def old_histogram(self, name: str, day: str, hour: str, minute: int) -> str:
+        """Where Sidekiq 7 keeps a histogram: day and hour have two digits, the minute has not."""
+        return f"{self.prefix}{name}-{day}-{hour}:{minute}"
+
+    def marks(self, day: str) -> str:
+        """`day` is `YYYYMMDD` in UTC."""
+        return f"{self.prefix}{day}-marks"
+
+    def deploylock(self, label: str) -> str:
+        return f"{self.prefix}deploylock-{label}"
 
     def index(self, owner: str) -> str:
         return f"{self.prefix}pillion:inf:{owner}"

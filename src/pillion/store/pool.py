@@ -15,7 +15,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -31,7 +31,7 @@ _retiring: set[asyncio.Task[None]] = set()  # a loop itself does not keep its ta
 class Line:
     """One connection for threads, which can be closed and opened again."""
 
-    __slots__ = ("_dialer", "_pid", "_poll", "_sock", "at", "used")
+    __slots__ = ("_dialer", "_is_quiet", "_pid", "_sock", "at", "used")
 
     def __init__(self, dialer: Dialer) -> None:
         self.at = dialer.at
@@ -54,15 +54,13 @@ class Line:
         """Connect afresh. Raises Unavailable or Refused."""
         self.close()
         sock = self._dialer.open()
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        self._sock, self._poll, self._pid = sock, poll, os.getpid()
+        self._sock, self._is_quiet, self._pid = sock, _quiet(sock), os.getpid()
 
     def is_fresh(self) -> bool:
         """Whether it can be used: open, not hung up, and with nothing left to read."""
         if self._sock is None:
             return False
-        if not self._poll.poll(0):
+        if self._is_quiet():
             return True
         try:  # TLS may have words of its own that say nothing
             return next(available(self._sock), None) is None
@@ -81,6 +79,15 @@ class Line:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _quiet(sock: socket.socket) -> Callable[[], bool]:
+    """What tells at once whether there is nothing to read, nor an end of the connection to hear of."""
+    if not hasattr(select, "poll"):  # Windows, where select knows no limit of descriptors
+        return lambda: not select.select([sock], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return lambda: not poll.poll(0)
 
 
 class ThreadPool:
@@ -140,7 +147,7 @@ class ThreadPool:
 class LoopLine:
     """One connection of an event loop, which can be closed and opened again."""
 
-    __slots__ = ("_dialer", "_streams", "at", "used")
+    __slots__ = ("_dialer", "_is_quiet", "_streams", "at", "used")
 
     def __init__(self, dialer: Dialer) -> None:
         self.at = dialer.at
@@ -162,14 +169,15 @@ class LoopLine:
     async def open(self) -> None:
         """Connect afresh. Raises Unavailable or Refused."""
         self.close()
-        self._streams = await self._dialer.aopen()
+        self._streams = streams = await self._dialer.aopen()
+        self._is_quiet = _quiet(streams[1].get_extra_info("socket"))
 
     def is_fresh(self) -> bool:
-        """Whether it can be used; a loop hears that the server hung up when it turns."""
+        """Whether it can be used. A loop that has not turned meanwhile has not heard that the server hung up."""
         if self._streams is None:
             return False
         reader, writer = self._streams
-        return not (reader.at_eof() or reader.exception() or writer.is_closing())
+        return not (reader.at_eof() or reader.exception() or writer.is_closing()) and self._is_quiet()
 
     def close(self) -> None:
         """Hang up, as soon as the loop turns."""

@@ -9,14 +9,13 @@ A line `--@ <name>` stands for `lua/shared/<name>.lua`, which several scripts ne
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 import msgspec
 
-_LUA = files("pillion.store") / "lua"
+_LUA = Path(__file__).parent / "lua"
 _extra_effects: dict[str, str] = {}
 
 
@@ -31,6 +30,8 @@ class Script(msgspec.Struct, frozen=True):
 @cache
 def script(name: str) -> Script:
     """The script `lua/<name>.lua`; the step is put together from its parts in `lua/step/` and the effects."""
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, which programs that only define jobs need not pay for
+
     text = _step() if name == "step" else (_LUA / f"{name}.lua").read_text("utf-8")
     text = re.sub(r"^--@ (\w+)$", _shared, text, flags=re.MULTILINE)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -11,9 +11,9 @@
         signup("bob@example.org")
 
 `fake()`, `inline()` and `disabled()` hold for the code in the block and whatever it calls or awaits, so tests may
-run side by side; `everywhere("fake")` switches the whole process, e.g. from a `conftest.py`. Middleware, checks and
-the JSON round trip are those of production. With pytest the fixtures `pillion_fake`, `pillion_inline` and
-`pillion_worker` do the same (see `plugin.py`).
+run side by side; `everywhere("fake")` switches the whole process, e.g. from a `conftest.py`. Client middleware, checks
+and the JSON round trip are those of production; `server_middleware()` is a chain of the test's own. With pytest
+the fixtures `pillion_fake`, `pillion_inline` and `pillion_worker` do the same (see `plugin.py`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from typing import Literal, TypeAlias, TypeVar
 
 from pillion import inline as inlines
-from pillion.client import (
-    Client,
+from pillion.client import Client
+from pillion.delivery import (
     Delivery,
     Durability,
     RedisDelivery,
@@ -36,11 +36,13 @@ from pillion.client import (
 )
 from pillion.errors import UsageError
 from pillion.loader import loaded
-from pillion.setup import is_worker
+from pillion.middleware import Chain
+from pillion.setup import Setup, is_worker
+from pillion.setup import default as default_setup
 from pillion.store.ops import Parcel
 from pillion.testing.collected import Collected, runnable
 
-__all__ = ["Collected", "Mode", "disabled", "everywhere", "fake", "inline"]
+__all__ = ["Collected", "Mode", "disabled", "everywhere", "fake", "inline", "server_middleware"]
 
 Mode: TypeAlias = Literal["fake", "inline", "disabled"]
 D = TypeVar("D", bound=Delivery)
@@ -65,6 +67,23 @@ def disabled() -> Generator[None]:
     """Push for real in this block, whatever the process's mode is."""
     with _here(RedisDelivery()):
         yield
+
+
+@contextmanager
+def server_middleware(setup: Setup | None = None) -> Generator[Chain]:
+    """A server chain of the test's own, empty at first, around the jobs that are run in this block.
+
+        with testing.server_middleware() as chain, testing.inline():
+            chain.add(Tenant)
+
+    It stands in for that of `setup`, the default one if None, whatever the app has added there; not side by side.
+    """
+    setup = setup or default_setup
+    before, setup.server_middleware = setup.server_middleware, Chain("server", setup)
+    try:
+        yield setup.server_middleware
+    finally:
+        setup.server_middleware = before
 
 
 def everywhere(mode: Mode) -> Collected | None:

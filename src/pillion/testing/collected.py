@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from pillion import activejob, inline
 from pillion import setup as setups
-from pillion.client import Client, Durability
+from pillion.client import Client
+from pillion.delivery import Durability
 from pillion.errors import EmptyQueueError, UsageError
 from pillion.payload import decode, encode
 from pillion.registry import Definition, definition_of

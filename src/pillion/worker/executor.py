@@ -45,7 +45,7 @@ class Executor:
         self.wake: Callable[[], None] = _nobody_sleeps
         self.asleep = False
         self.wake_below = 0
-        self._runner = runner
+        self.runner = runner
         self._steady = clock.steady
         hands.join(self)
 
@@ -109,7 +109,7 @@ class Executor:
             return
         run.thread = threading.get_ident()
         self.running[n] = run
-        result, error = self._runner.perform(run)
+        result, error = self.runner.perform(run)
         self._finish(run, result, error)
 
     def run_on_loop(self, n: int) -> bool:
@@ -120,45 +120,49 @@ class Executor:
             return False
         run.thread = threading.get_ident()
         run.task = self.hands.loop.task(self._arun(run))
-        self.running[n] = run
+        self.running[n] = run  # which keeps the task alive
         return True
 
     def wake_fetcher(self) -> None:
-        """There is room again."""
-        if self.asleep:
-            self.wake()
+        """There is room again. One that is about to fall asleep hears it, too."""
+        self.wake()
 
     async def _arun(self, run: Run) -> None:
         try:
-            result, error = await self._runner.aperform(run)
+            result, error = await self.runner.aperform(run)
             self._finish(run, result, error)
         finally:
-            self.hands.release()
+            self.hands.release_on_loop()
 
     def _begin(self, claim: Claim) -> Run | None:
         started = self._steady()
         if started > self.valid_until:
             self._hand_over(Finished(claim, REQUEUE))
             return None
-        run = self._runner.begin(claim, started)
+        run = self.runner.begin(claim, started)
         if isinstance(run, Finished):
             self._hand_over(run)
             return None
         return run
 
     def _finish(self, run: Run, result: object, error: BaseException | None) -> None:
-        finished = self._runner.finish(run, result, error)
+        finished = self.runner.finish(run, result, error)
         self.finished.append(finished)
         self.running.pop(run.claim.n, None)
         if self.asleep and len(self.unstarted) <= self.wake_below:
-            self.wake()
+            self._wake_once()
         if self.hands.hungry:
             self.hands.feed_the_hungry()
 
     def _hand_over(self, finished: Finished) -> None:
         self.finished.append(finished)
         if self.asleep:
-            self.wake()
+            self._wake_once()
+
+    def _wake_once(self) -> None:
+        """Wake the fetcher; who ends a job before it is up need not do so again, nor spoil its next sleep."""
+        self.asleep = False
+        self.wake()
 
 
 def _nobody_sleeps() -> None:

@@ -26,15 +26,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pillion import activejob
 from pillion.config import Config
-from pillion.context import Signals
 from pillion.errors import StoreError
 from pillion.events import Events, LeaseLost, StoreBack, StoreDown
 from pillion.registry import Registry
+from pillion.running import Signals
 from pillion.store.connection import Store
 from pillion.store.ops import MAX_BATCH, MAX_CLAIM_BYTES
 from pillion.types import Claim
 from pillion.worker.executor import Executor
 from pillion.worker.head import read_head
+from pillion.worker.herd import Herd
 from pillion.worker.isolation import Gate
 from pillion.worker.pace import Pace
 from pillion.worker.queues import QueueOrder
@@ -46,12 +47,13 @@ from pillion.worker.tenure import REFUSED_REST, Tenure, Turned
 log = logging.getLogger("pillion")
 
 RENEWALS_PER_LEASE = 6
-POLL = (1.0, 2.0)
 LINGER = 0.005
 ALWAYS = 1 << 30
+WAKES = 4096
 LOOK_AGAIN = 0.05
-HERD_PER_PROCESS = 0.0005
-HERD_MAX = 0.200
+SHORTEST_PAUSE = 0.001
+"""What poll() can do; it would make anything shorter as long as this."""
+FEW_QUEUES = 16
 BACKOFF_FIRST = 0.05
 BACKOFF_MAX = 5.0
 AUDIT_EVERY = 10.0
@@ -63,7 +65,7 @@ class Fetcher(Service):
     """Feeds one executor from its capsule's queues and writes its outcomes back.
 
     Attributes:
-        fleet: how many worker processes there are; set by the heartbeat, it spreads wake-ups of a large fleet.
+        herd: how this fetcher shares wake-ups with those of the other processes.
         last_attempt: the steady time at which the last attempt ended, well or not; the watchdog looks at it.
     """
 
@@ -75,16 +77,18 @@ class Fetcher(Service):
         registry: Registry,
         *,
         identity: str,
+        shard: str = "",
         signals: Signals,
         gate: Gate,
         events: Events,
         settled: Callable[[Sequence[Finished]], None],
     ) -> None:
         super().__init__()
-        self.name = f"fetcher.{executor.capsule.name}"
+        place = f"{executor.capsule.name}@{shard}" if shard else executor.capsule.name
+        self.name = f"fetcher.{place}"
         self.executor = executor
-        self.tenure = Tenure(store, f"{identity}/{executor.capsule.name}", executor.capsule.concurrency, config)
-        self.fleet = 1
+        self.tenure = Tenure(store, f"{identity}/{place}", executor.capsule.concurrency, config)
+        self.herd = Herd(config)
         self.last_attempt = config.clock.steady()
         self.evicted = threading.Event()
         self._config = config
@@ -144,10 +148,13 @@ class Fetcher(Service):
     def turn(self) -> float:
         """Converse once and sleep until there is a reason to do it again."""
         self._collect()
-        held_back = self._held_back()
+        held_back = self._held_back() or self._down_since is not None  # for who is away no room is kept
         hands, executor = self.executor.hands, self.executor
-        want = min(self._want(hands.ask), MAX_BATCH)
-        wake = self._came_short
+        want = 0 if held_back else min(self._want(hands.ask), MAX_BATCH)
+        tired = self.herd.is_tired()
+        # Asking to be woken is dear for many queues, and in vain where there is something: first look, then ask.
+        looks_first = self.herd.woken and len(self._order.names) > FEW_QUEUES
+        wake = self._came_short and not (tired or looks_first)
         try:
             turned = self.tenure.step(want, self._sound_queues, wake=wake)
             self._hand_out(turned)
@@ -157,8 +164,10 @@ class Fetcher(Service):
             self._recovered()
             self._came_short = len(turned.claims) < want and not _is_full(turned.claims)
             self._report(turned.refused)
-            if self._may_rest(turned, wake, held_back):
-                self._rest(short=self._came_short)
+            self.herd.looked(found=bool(turned.claims))
+            tired = tired and not turned.claims
+            if self._may_rest(turned, wake or tired, held_back):
+                self._rest(short=self._came_short, hear=not tired)
         except StoreError as error:
             hands.answered(executor, well=False)
             self._trouble(error)
@@ -268,34 +277,34 @@ class Fetcher(Service):
     def _is_async(self, raw: bytes) -> bool:
         head = read_head(raw)
         definition = activejob.find(self._registry, head.name, head.wrapped)
-        return definition is not None and definition.is_async
+        return definition is not None and definition.runs_on_loop
 
     # -- sleeping --------------------------------------------------------------------------------------------------
 
-    def _rest(self, *, short: bool) -> None:
+    def _rest(self, *, short: bool, hear: bool) -> None:
         """Sleep until a job ends, a queue changes or the next step is due.
 
         With work in hand there is no hurry: outcomes gather until half of it is used up, or for a few milliseconds.
         """
         in_hand = not self._quiet and self._pace.has_work_in_hand()
         self.executor.wake_below = len(self.executor.unstarted) // 2 if in_hand else ALWAYS
-        rest = self._longest_rest(short)
+        rest = self._longest_rest(short, hear)
         deadline = self._config.clock.steady() + (min(rest, LINGER) if in_hand else rest)
         while not self.stopping:
             self.executor.asleep = True
             ended = bool(self.executor.finished) and not in_hand
             if not ended:
-                changed, ended = self._sleep(deadline - self._config.clock.steady(), hear=short)
-                if changed:
-                    self._spread()
+                self.herd.woken, ended = self._sleep(deadline - self._config.clock.steady(), hear=short and hear)
+                if self.herd.woken and (pause := self.herd.hesitation()) >= SHORTEST_PAUSE:
+                    self._sleep(pause)
             self.executor.asleep = False
             if ended or short or self._config.clock.steady() >= deadline:
                 return
 
-    def _longest_rest(self, short: bool) -> float:
+    def _longest_rest(self, short: bool, hear: bool) -> float:
         rest = self._config.lease / RENEWALS_PER_LEASE
         if short:
-            rest = min(rest, self._config.rng.uniform(*POLL))
+            rest = min(rest, self.herd.poll(hears=hear and self.tenure.tracking))
         if self._held_back() and not self._quiet:
             rest = min(rest, LOOK_AGAIN)
         if self.tenure.refused:
@@ -305,6 +314,8 @@ class Fetcher(Service):
     def _sleep(self, seconds: float, *, hear: bool = False) -> tuple[bool, bool]:
         """Wait for the wake descriptor and, with `hear`, for watched keys: (a queue changed, somebody woke us)."""
         session = self.tenure.session
+        if hear and session.is_open and self._watched & session.heard():
+            return True, False
         deadline = self._config.clock.steady() + seconds
         while (left := deadline - self._config.clock.steady()) > 0 and not self.stopping:
             listen = [self._wake_in, session.fileno()] if hear and session.is_open else [self._wake_in]
@@ -318,16 +329,10 @@ class Fetcher(Service):
 
     def _drain_wakes(self) -> None:
         try:
-            while os.read(self._wake_in, 4096):
+            while len(os.read(self._wake_in, WAKES)) == WAKES:
                 pass
         except BlockingIOError:
             return
-
-    def _spread(self) -> None:
-        """Let one process of an idle herd be first: the others find the queue empty again and go back to sleep."""
-        width = min(HERD_MAX, HERD_PER_PROCESS * (self.fleet - 1))
-        if width > 0:
-            self._sleep(self._config.rng.uniform(0, width))
 
     # -- trouble ---------------------------------------------------------------------------------------------------
 
@@ -335,6 +340,7 @@ class Fetcher(Service):
         steady = self._config.clock.steady
         self.last_attempt = steady()
         self.tenure.session.close()  # whatever it was: the next connection looks the address up again
+        self._suspects.stand_aside()
         if self._down_since is None:
             self._down_since = steady()
             self._events.emit(StoreDown(error=error))

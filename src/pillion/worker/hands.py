@@ -22,6 +22,7 @@ from pillion.config import Capsule
 from pillion.errors import Shutdown
 from pillion.registry import Registry
 from pillion.worker.loop import LoopThread
+from pillion.worker.title import name_thread
 
 log = logging.getLogger("pillion")
 
@@ -109,10 +110,11 @@ class Hands:
         if len(self._executors) == 1:
             return
         with self._lock:
-            sated = executor in self.hungry and (self._asked[executor] > 0 or not well)
-            self._asked[executor] = 0
+            asked, self._asked[executor] = self._asked[executor], 0
+            sated = executor in self.hungry and (asked > 0 or not well)
             self.hungry -= {executor} if sated else set()
-        if sated:
+            left = bool(self.hungry) and asked > 0 and self.held + sum(self._asked.values()) < self.slots
+        if sated or left:
             self.feed_the_hungry()
 
     def _free(self, executor: Owned, ahead: int) -> int:
@@ -163,6 +165,12 @@ class Hands:
             self._loop_starved = False
             self.loop.call(self._pump)
 
+    def release_on_loop(self) -> None:
+        """The same, of a job on the loop: what waits for it there begins at once."""
+        self._tokens.put(None)
+        if self._loop_inbox:
+            self._pump()
+
     def end(self) -> None:
         """Let idle threads go; those in a job end after it."""
         self.ended = True
@@ -170,6 +178,7 @@ class Hands:
             self._inbox.put(None)
 
     def _work(self) -> None:
+        name_thread()
         while True:
             try:
                 if not self._work_once():

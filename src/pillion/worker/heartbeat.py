@@ -7,6 +7,7 @@ expired loses nothing. A beat is one script that also runs when the server's mem
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -15,9 +16,10 @@ import msgspec
 
 from pillion.config import Config
 from pillion.errors import StoreError
+from pillion.log_format import base36, tid
 from pillion.store import ops
 from pillion.store.connection import Store
-from pillion.store.keys import CLEANUP_TTL, PROCESS_TTL
+from pillion.store.keys import CLEANUP_TTL, PROCESS_TTL, Keyspace
 from pillion.store.ops import Command, Word
 from pillion.worker import identity as identities
 from pillion.worker.executor import Executor
@@ -84,12 +86,9 @@ class Heartbeat(Service):
 
     def after(self) -> None:
         """Flush the counters and take the row down."""
-        keys = self._store.keys
         try:
             self.flush()
-            gone: list[Command] = [("SREM", keys.processes, self.identity), ("UNLINK", keys.work(self.identity))]
-            gone += [("UNLINK", keys.workers(self.identity)), ("UNLINK", keys.process(self.identity))]
-            self._store.run(ops.batch(gone, safe=True))
+            self._store.run(ops.batch(farewell(self._store.keys, self.identity), safe=True))
         except StoreError as error:
             log.warning("heartbeat: could not take the process row down: %s", error)
 
@@ -109,7 +108,7 @@ class Heartbeat(Service):
     def flush(self) -> None:
         """Add the counters to Redis; put them back if that fails. A lost reply can count twice, never less."""
         counts = self._stats.take()
-        commands = flush_commands(self._store.keys, counts, self._config.clock.now())
+        commands = flush_commands(self._store.keys, counts, self._config.clock.now(), self._config.wire)
         if not commands:
             return
         try:
@@ -153,8 +152,8 @@ class Heartbeat(Service):
         return commands
 
     def _tid(self, run: Run) -> str:
-        thread = identities.base36(run.thread)
-        return thread if run.task is None else f"{thread}-{identities.base36(run.claim.n)}"
+        thread = tid(run.thread, os.getpid())  # as its log lines say
+        return thread if run.task is None else f"{thread}-{base36(run.claim.n)}"
 
     def _work_row(self, run: Run) -> bytes:
         run_at = self._started + (run.started - self._steady_start)
@@ -198,6 +197,12 @@ class Heartbeat(Service):
         infos: list[Any] = run(ops.pipeline("rows", [("HGET", keys.process(name), "info") for name in listed]))
         if dead := [name for name, info in zip(listed, infos, strict=True) if info is None]:
             run(ops.command("SREM", keys.processes, *dead))
+
+
+def farewell(keys: Keyspace, identity: str) -> list[Command]:
+    """The commands that take a process off the dashboards."""
+    gone: list[Command] = [("SREM", keys.processes, identity), ("UNLINK", keys.work(identity))]
+    return [*gone, ("UNLINK", keys.workers(identity)), ("UNLINK", keys.process(identity))]
 
 
 def _members(store: Store, key: str) -> Iterable[bytes]:

@@ -17,7 +17,6 @@ from pillion.config import Config, random_jid
 from pillion.version import __version__
 
 _PAGE = resource.getpagesize()
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 @cache
@@ -74,12 +73,3 @@ def rss_kb() -> int:
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak // 1024 if sys.platform == "darwin" else peak
-
-
-def base36(number: int) -> str:
-    """Thread ids as Sidekiq shows them."""
-    digits = ""
-    while number:
-        number, digit = divmod(number, 36)
-        digits = _DIGITS[digit] + digits
-    return digits or "0"

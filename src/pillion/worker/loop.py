@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
 from typing import Any
+
+from pillion.worker.title import name_thread
 
 
 class LoopThread:
@@ -19,7 +22,7 @@ class LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._begun: set[asyncio.Task[None]] = set()
 
     def call(self, fn: Callable[[], object]) -> None:
         """Run `fn` on the loop soon."""
@@ -30,11 +33,11 @@ class LoopThread:
             return
 
     def task(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine as a task and keep it alive. On the loop only."""
-        task = asyncio.get_running_loop().create_task(job)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        """Run a coroutine as a task, in an empty context: none of the variables of the job that ended before it.
+
+        On the loop only. The caller keeps the task alive.
+        """
+        return asyncio.get_running_loop().create_task(job, context=Context())
 
     def run(self, awaitable: Awaitable[object], timeout: float | None = None) -> None:
         """Await something on the loop and wait until it has ended. On the loop itself it is only begun.
@@ -42,7 +45,9 @@ class LoopThread:
         Raises what it raises, and TimeoutError where it did not end in time; then it is cancelled.
         """
         if threading.get_ident() == self.ident:
-            self.task(_awaited(awaitable))
+            task = asyncio.get_running_loop().create_task(_awaited(awaitable))
+            self._begun.add(task)
+            task.add_done_callback(self._begun.discard)
             return
         future = asyncio.run_coroutine_threadsafe(_awaited(awaitable), self._loop or self._start())
         try:
@@ -74,6 +79,7 @@ class LoopThread:
             return self._loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        name_thread()
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()

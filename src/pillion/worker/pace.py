@@ -61,7 +61,10 @@ class Pace:
 
     def patience(self) -> float:
         """Seconds until the oldest unstarted claim is overdue; endless without one."""
-        if not self._executor.unstarted or not self._batches:
+        oldest = min(list(self._executor.unstarted), default=None)
+        while self._batches and oldest is not None and self._batches[0][1] < oldest:
+            self._batches.popleft()  # all begun: its age is no reason to look
+        if oldest is None or not self._batches:
             return float("inf")
         return max(self._batches[0][0] + MAX_AGE - self._steady(), 0.001)
 

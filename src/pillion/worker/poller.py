@@ -25,10 +25,10 @@ from typing import Any
 
 from pillion.activejob import real_name
 from pillion.config import Config
-from pillion.errors import BadPayload, PillionError, Refused, StoreError
+from pillion.errors import BadPayload, Refused, StoreError
 from pillion.events import Events, JobStopped, PayloadRejected
-from pillion.middleware import run_client
-from pillion.payload import decode, encode, splice, stamp
+from pillion.payload import decode
+from pillion.promotion import promote
 from pillion.setup import Setup
 from pillion.store import ops
 from pillion.store.connection import Store
@@ -39,7 +39,6 @@ from pillion.worker.service import Service
 log = logging.getLogger("pillion")
 
 TRY_AGAIN = 60.0
-MAX_QUEUE = 128
 MANY_PROCESSES = 10
 FIRST_WAIT = 5.0
 
@@ -139,38 +138,14 @@ class Poller(Service):
 
     def _pushed(self, member: bytes, score: float, now: float) -> Move:
         payload = decode(member)
-        queue = _foreign_queue(payload)
-        enqueued_at = stamp(self._config.clock.now(), self._config.wire)
-        if not self._setup.client_middleware:
-            return Move(member, score, "push", now + TRY_AGAIN, splice(member, {"enqueued_at": enqueued_at}), queue)
-        kept = run_client(self._setup.client_middleware, payload["class"], payload, queue, self._store)
-        if kept is None:
+        promoted = promote(member, payload, self._setup, self._store)
+        if promoted is None:
             self._stopped(payload)
             return Move(member, score, "drop", now)
-        kept["enqueued_at"] = enqueued_at
-        kept.pop("at", None)
-        return Move(member, score, "push", now + TRY_AGAIN, _changed(member, kept), _foreign_queue(kept))
+        return Move(member, score, "push", now + TRY_AGAIN, promoted.raw, promoted.queue)
 
     def _stopped(self, payload: Payload) -> None:
         name = real_name(payload["class"], payload.get("wrapped"))
         log.info("client middleware stopped a due job: %s %s", name, payload["jid"])
         if self._events.wanted(JobStopped):
             self._events.emit(JobStopped(jid=payload["jid"], name=name, queue=payload["queue"], payload=payload))
-
-
-def _foreign_queue(payload: Payload) -> str:
-    """The queue of a due job. Other programs allow names that we would not push to, so this is more lenient."""
-    queue = payload.get("queue")
-    if isinstance(queue, str) and 0 < len(queue) <= MAX_QUEUE and queue.isprintable():
-        return queue
-    raise BadPayload("`queue` is not a name of 1 to 128 printable characters")
-
-
-def _changed(member: bytes, payload: Payload) -> bytes:
-    """The member with what middleware changed; all it left alone keeps its exact bytes."""
-    before = decode(member)
-    changes = {name: value for name, value in payload.items() if name not in before or before[name] != value}
-    try:
-        return splice(member, changes, remove=[name for name in before if name not in payload])
-    except PillionError:
-        return encode(payload)

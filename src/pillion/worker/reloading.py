@@ -12,7 +12,7 @@ from typing import Any
 
 from pillion import activejob
 from pillion.config import Config
-from pillion.context import Signals
+from pillion.running import Signals
 from pillion.setup import Setup
 from pillion.worker.runner import Run, Runner
 

@@ -13,20 +13,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextvars import Token
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import msgspec
 
 from pillion import activejob
 from pillion.config import Config
-from pillion.context import RunningJob, Signals, enter, leave
-from pillion.errors import ArgumentsError, BadPayload, PayloadError
+from pillion.errors import ArgumentsError, BadPayload, PayloadError, UsageError
 from pillion.events import JobStarted
 from pillion.log import hold_level
 from pillion.middleware import run_async, run_sync
 from pillion.payload import decode, splice
 from pillion.registry import Definition
 from pillion.retry import NO_RULES, Rules, Verdict, decide, is_shutdown
+from pillion.running import RunningJob, Signals, enter, leave
 from pillion.setup import Setup
 from pillion.types import (
     Claim,
@@ -110,6 +110,7 @@ class Runner:
         self._get = setup.registry.get
         self._middleware = tuple(setup.server_chain(capsule))
         self._sync_middleware = tuple(entry for entry in self._middleware if not entry.is_async)
+        self.isolate: Callable[[Run], Callable[..., Any]] = _nowhere
 
     def begin(self, claim: Claim, started: float) -> Run | Finished:
         """Decode a claim and find its definition. `started` is the steady clock's reading."""
@@ -120,9 +121,7 @@ class Runner:
         definition = self._get(payload["class"])
         if definition is None:
             return self._begin_wrapped(claim, payload, started)
-        return Run(
-            claim, payload, definition, RunningJob(claim, payload, definition, self._signals, started=started), started
-        )
+        return self._run(claim, payload, definition, started)
 
     def _begin_wrapped(self, claim: Claim, payload: Payload, started: float) -> Run | Finished:
         """A job of a class that nobody registered: perhaps Rails wrapped one that somebody did."""
@@ -134,9 +133,11 @@ class Runner:
             payload = activejob.unwrap(payload)
         except PayloadError as error:
             return self._fail(claim, payload, definition, error, started)
-        return Run(
-            claim, payload, definition, RunningJob(claim, payload, definition, self._signals, started=started), started
-        )
+        return self._run(claim, payload, definition, started)
+
+    def _run(self, claim: Claim, payload: Payload, definition: Definition, started: float) -> Run:
+        running = RunningJob(claim, payload, definition, self._signals, started=started, home=self._setup)
+        return Run(claim, payload, definition, running, started)
 
     def perform(self, run: Run) -> tuple[Any, BaseException | None]:
         """Call a sync job here, inside its context and middleware: (result, None) or (None, what it raised)."""
@@ -144,6 +145,8 @@ class Runner:
         try:
             self._announce_start(run)
             instance, perform = run.definition.start(run.running)
+            if run.definition.isolation is not None:
+                perform = self.isolate(run)
             payload = run.payload
             if self._sync_middleware:
                 call = _bind(perform, payload)
@@ -231,6 +234,13 @@ class Runner:
                     payload=run.payload,
                 )
             )
+
+
+def _nowhere(run: Run) -> NoReturn:
+    raise UsageError(
+        f"{run.definition.name} wants a process of its own, which only `pillion worker` can give it; take its queue "
+        "from this worker, or define it without isolation"
+    )
 
 
 def _bind(perform: Callable[..., Any], payload: Payload) -> Callable[[], Any]:

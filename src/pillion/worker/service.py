@@ -10,6 +10,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from pillion.worker.title import name_thread
+
 log = logging.getLogger("pillion")
 
 PAUSE_AFTER_ERROR = 1.0
@@ -64,6 +66,7 @@ class Service:
         return self._stopping.is_set()
 
     def _run(self) -> None:
+        name_thread()
         self._guard(self.before)
         while not self._stopping.is_set():
             self.wait(self._turn())

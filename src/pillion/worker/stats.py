@@ -4,7 +4,8 @@ Fetchers add, the heartbeat flushes. Counts are kept in memory between two beats
 (Sidekiq loses them), if the process dies they are lost, which is why nothing depends on them.
 
 Layout after Sidekiq 8.1: `stat:*`; hashes `j|YYMMDD|H:MM` and `j|YYMMDD|H:M` with fields `<class>|p`, `|f`, `|ms`; and
-`h|<class>-D-H:M`, a bitfield of 26 saturating u16 counters. They carry the minute of the flush.
+`h|<class>-D-H:M`, a bitfield of 26 saturating u16 counters. They carry the minute of the flush. With `wire` "7" and "6"
+a minute and its histogram stand under the names of 7.x instead, never under both: readers add the two up.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from pillion.config import Wire
 from pillion.store.keys import MINUTE_TTL, STAT_TTL, TEN_MINUTES_TTL, Keyspace
 from pillion.store.ops import Command
 from pillion.types import Requeue, Snooze
@@ -88,12 +90,13 @@ def _measure(counts: Counts, item: Finished, failed: bool) -> None:
     counts.slots[name, bisect_right(BOUNDS, ms)] += 1
 
 
-def flush_commands(keys: Keyspace, counts: Counts, now: float) -> list[Command]:
-    """The commands that add `counts` to Redis at the time `now` (epoch seconds)."""
+def flush_commands(keys: Keyspace, counts: Counts, now: float, wire: Wire = "8") -> list[Command]:
+    """The commands that add `counts` to Redis at the time `now` (epoch seconds), under the names of `wire`."""
     if not counts.processed:
         return []
     moment = datetime.fromtimestamp(now, UTC)
-    return _totals(keys, counts, moment) + _histograms(keys, counts, moment) + _minutes(keys, counts, moment)
+    classes = _histograms(keys, counts, moment, wire) + _minutes(keys, counts, moment, wire)
+    return _totals(keys, counts, moment) + classes
 
 
 def _totals(keys: Keyspace, counts: Counts, moment: datetime) -> list[Command]:
@@ -104,21 +107,26 @@ def _totals(keys: Keyspace, counts: Counts, moment: datetime) -> list[Command]:
     return commands
 
 
-def _histograms(keys: Keyspace, counts: Counts, moment: datetime) -> list[Command]:
+def _histograms(keys: Keyspace, counts: Counts, moment: datetime, wire: Wire) -> list[Command]:
     commands: list[Command] = []
     for name in dict.fromkeys(name for name, _ in counts.slots):
-        key = keys.histogram(name, moment.day, moment.hour, moment.minute)
+        if wire == "8":
+            key = keys.histogram(name, moment.day, moment.hour, moment.minute)
+        else:
+            key = keys.old_histogram(name, f"{moment:%d}", f"{moment:%H}", moment.minute)
         slots = [(slot, n) for (other, slot), n in counts.slots.items() if other == name]
         words = [word for slot, n in slots for word in ("INCRBY", "u16", f"#{slot}", n)]
         commands += [("BITFIELD", key, "OVERFLOW", "SAT", *words), ("EXPIRE", key, MINUTE_TTL)]
     return commands
 
 
-def _minutes(keys: Keyspace, counts: Counts, moment: datetime) -> list[Command]:
-    date, minute = moment.strftime("%y%m%d"), f"{moment.hour}:{moment.minute:02}"
+def _minutes(keys: Keyspace, counts: Counts, moment: datetime, wire: Wire) -> list[Command]:
+    """Tens of minutes are 8's alone: 7 looks for none, and longer times are read from them."""
+    date, label = f"{moment:%y%m%d}", f"{moment.hour}:{moment.minute:02}"
+    old = keys.minute(f"{moment:%Y%m%d}", f"{moment.hour}:{moment.minute}")
+    minute = keys.minute(date, label) if wire == "8" else old
     commands: list[Command] = []
-    for label, ttl in ((minute[:-1], TEN_MINUTES_TTL), (minute, MINUTE_TTL)):
-        key = keys.minute(date, label)
+    for key, ttl in ((keys.minute(date, label[:-1]), TEN_MINUTES_TTL), (minute, MINUTE_TTL)):
         commands += [("HINCRBY", key, field, n) for field, n in counts.metrics.items()]
         if counts.metrics:
             commands.append(("EXPIRE", key, ttl))

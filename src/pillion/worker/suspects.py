@@ -110,6 +110,11 @@ class Suspects:
         self._waiting.clear()
         return waiting
 
+    def stand_aside(self) -> None:
+        """Our server is away: nobody waits for a suspect that cannot start now, nor for long beside one that runs."""
+        if self._alone is None or self._steady() - self._since > isolation.PATIENCE:
+            self._gate.free(self)
+
     def forget(self) -> None:
         """Our claims are lost, and the suspects among them."""
         self._waiting.clear()

@@ -111,7 +111,8 @@ class Tenure:
         want = Want(count, self._tray, queues(count) if count else ())
         reply = self._send(batch, want, wake and self.tracking)
         if isinstance(reply, Stepped):
-            self._tray += len(want.queues)
+            # Trays that stayed empty are offered again: a server that tracks keys remembers every name it was given.
+            self._tray = max([self._tray, *(tray_of(n) + 1 for n, _, _ in reply.claims)])
             self._take(turned, batch, reply)
         elif reply == FENCED:
             self._drop_all(turned)
@@ -196,7 +197,7 @@ class Tenure:
         )
         sent = self._steady()
         try:
-            reply = self.session.call(op)
+            reply = self.session.call(op, looks=want.count > 0)
         except StoreError:
             self._doubtful = {item.claim.n for item in batch}
             self._must_resync = True

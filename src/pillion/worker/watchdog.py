@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pillion.clock import Clock
 from pillion.worker.fetcher import RENEWALS_PER_LEASE, Fetcher
@@ -29,7 +29,8 @@ EXIT_STUCK = 70
 class Watchdog(Service):
     """Looks at every fetcher a few times per renewal period. Embedded, it never ends the host's process.
 
-    `attempt` is how long a server that does not answer may keep one attempt (seconds).
+    `attempt` is how long a server that does not answer may keep one attempt (seconds). `report` is called after each
+    round; a supervisor takes its silence for a process that is stuck as a whole.
     """
 
     name = "watchdog"
@@ -46,6 +47,7 @@ class Watchdog(Service):
         self._dropped: set[str] = set()
         self._looked = clock.steady()
         self._awake_since = float("-inf")
+        self.report: Callable[[], None] = _nobody_listens
 
     def turn(self) -> float:
         now = self._steady()
@@ -54,6 +56,7 @@ class Watchdog(Service):
         self._looked = now
         for fetcher in self._fetchers:
             self.look(fetcher)
+        self.report()
         return self._period / 2
 
     def look(self, fetcher: Fetcher) -> None:
@@ -69,6 +72,10 @@ class Watchdog(Service):
             log.critical("%s is still stuck; leaving with exit code %d", fetcher.name, EXIT_STUCK)
             logging.shutdown()
             os._exit(EXIT_STUCK)
+
+
+def _nobody_listens() -> None:
+    return None
 
 
 def stacks() -> str:

@@ -1,11 +1,14 @@
 """A worker process, put together: who exists, in what order they start, and how they stop.
 
     Worker
-    ├── Fetcher per capsule (Tenure -> Session)   claims and settles
-    │     └── Executor (Hands, LoopThread)        runs
-    ├── Poller       moves what is due            ├── Heartbeat   is seen, hears signals, flushes Stats
-    ├── Reaper       rescues the dead's jobs      ├── Announcer   handlers and subscribers
-    └── Watchdog     notices what is stuck        └── Systemd, Title   tell the machine around it
+    ├── Station per shard
+    │     ├── Fetcher per capsule (Tenure -> Session)   claims and settles
+    │     │     └── Executor (Hands, LoopThread)        runs
+    │     ├── Poller       moves what is due
+    │     ├── Reaper       rescues the dead's jobs
+    │     └── Heartbeat    is seen, hears signals, flushes Stats
+    ├── Announcer    handlers and subscribers       ├── Watchdog   notices what is stuck
+    └── Systemd, Title   tell the machine around it
 
 Stopping keeps one promise: a claim is settled, or back in its queue before its job is interrupted. At the deadline
 running jobs are given back first, then interrupted, then get three seconds for their `finally` blocks; then the
@@ -17,37 +20,38 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pillion.config import Config
-from pillion.context import RunningJob, Signals
 from pillion.errors import ConfigError
 from pillion.options import closest
+from pillion.plain import shown
+from pillion.running import RunningJob, Signals
 from pillion.setup import Setup
 from pillion.setup import default as default_setup
+from pillion.silence import silence
 from pillion.worker.announcer import Announcer
-from pillion.worker.executor import Executor
-from pillion.worker.fetcher import Fetcher
 from pillion.worker.hands import Hands
-from pillion.worker.heartbeat import Heartbeat
 from pillion.worker.hooks import Hooks
 from pillion.worker.identity import identity
 from pillion.worker.isolation import Gate
 from pillion.worker.loop import LoopThread
-from pillion.worker.poller import Poller
-from pillion.worker.reaper import Reaper
 from pillion.worker.reloading import runner_for
+from pillion.worker.runner import Finished
 from pillion.worker.service import Service
-from pillion.worker.stats import Stats
+from pillion.worker.station import Station
 from pillion.worker.systemd import Systemd
 from pillion.worker.title import Title
 from pillion.worker.wakeup import Wakeup
-from pillion.worker.watchdog import Watchdog, stacks
+from pillion.worker.watchdog import EXIT_STUCK, Watchdog, stacks
+
+if TYPE_CHECKING:
+    from pillion.worker.isolated.pool import Pool
 
 log = logging.getLogger("pillion")
 
@@ -70,57 +74,66 @@ class Worker:
         self.setup = setup or default_setup
         self.config = config or _config_of(self.setup, embedded=embedded)
         _insist_on_capsules(self.setup, self.config)
+        _insist_on_handlers(self.setup)
+        silence(self.config)
         self.identity = identity()
         self.signals = Signals()
         self._embedded = embedded
-        self._store = self.setup.store
         self._loop = LoopThread()
         self._hooks = Hooks(self.setup, self._loop)
         self._systemd = Systemd({} if embedded else os.environ)
         self._title = None if embedded else Title(self.config)
-        self._stats = Stats()
         self._inbox: SimpleQueue[str] = SimpleQueue()
         self._wakeup: Wakeup | None = None
         self._hurry = threading.Event()
         self._lock = threading.Lock()
         self._stopped: list[str] | None = None
+        self._pool: Pool | None = None
+        self._exit_code = 0
         self._build()
 
     def _build(self) -> None:
-        setup, config, store = self.setup, self.config, self._store
-        gate = Gate()
+        setup, config = self.setup, self.config
+        gate, several = Gate(), len(setup.shards) > 1
         self._announcer = Announcer(setup, config, self._hooks)
-        self.fetchers: list[Fetcher] = []
-        for capsule in config.capsules:
-            runner = runner_for(setup, config, self.signals, capsule.name)
-            executor = Executor(Hands(capsule, setup.registry, self._loop), runner, config.clock)
-            self.fetchers.append(
-                Fetcher(
-                    store,
-                    executor,
-                    config,
-                    setup.registry,
-                    identity=self.identity,
-                    signals=self.signals,
-                    gate=gate,
-                    events=setup.events,
-                    settled=self._settled,
-                )
+        crew = [
+            (Hands(capsule, setup.registry, self._loop), runner_for(setup, config, self.signals, capsule.name))
+            for capsule in config.capsules
+        ]
+        self.stations = [
+            Station(
+                shard.store,
+                setup,
+                config,
+                crew,
+                self._announcer,
+                identity=self.identity,
+                shard=shard.name if several else "",
+                signals=self.signals,
+                gate=gate,
+                embedded=self._embedded,
+                settled=self._settled,
+                obey=self._hear,
+                beat=_nothing if place else self._after_beat,
             )
-        self.poller = Poller(store, setup, config, self._announcer.report)
-        self.reaper = Reaper(store, config, setup.events, self._announcer.died)
-        self._heartbeat = Heartbeat(
-            store,
-            config,
-            self._stats,
-            [fetcher.executor for fetcher in self.fetchers],
-            embedded=self._embedded,
-            obey=self._hear,
-            fleet=self._see_fleet,
-            beat=self._after_beat,
-        )
-        attempt = config.redis.connect_timeout + 2 * config.redis.timeout
+            for place, shard in enumerate(setup.shards)
+        ]
+        self.fetchers = [fetcher for station in self.stations for fetcher in station.fetchers]
+        places = [shard.settings for shard in setup.shards]
+        self._patience = max(place.timeout for place in places)
+        attempt = max(place.connect_timeout + 2 * place.timeout for place in places)
         self._watchdog = Watchdog(self.fetchers, config.lease, config.clock, embedded=self._embedded, attempt=attempt)
+
+    def use(self, pool: Pool) -> None:
+        """Run jobs that ask for a process of their own through this pool. Before `start`."""
+        self._pool = pool
+        pool.on_lost = self._lose_helper
+        for fetcher in self.fetchers:
+            fetcher.executor.runner.isolate = pool.isolate
+
+    def _lose_helper(self) -> None:
+        self._exit_code = EXIT_STUCK
+        self._hear("TERM")
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -142,10 +155,8 @@ class Worker:
             if self.signals.stopping:
                 return
             self.signals.stopping = True
-        self._heartbeat.quiet = True
-        self.poller.stop()
-        for fetcher in self.fetchers:
-            fetcher.quiet()
+        for station in self.stations:
+            station.quiet()
         self._show_title()
         self._hooks.fire("quiet")
 
@@ -176,16 +187,19 @@ class Worker:
         restore = self._take_signals()
         try:
             self.start()
-            log.info("pillion is running: %s", self.identity)
+            self._say_running()
             while (name := self._next_signal()) not in ("TERM", "INT"):
                 self._obey(name)
             log.info("stopping: running jobs have %g s", self.config.timeout)
             stuck = self._stop_listening()
             if stuck:
                 log.warning("these threads did not end; their jobs are back in their queues: %s", ", ".join(stuck))
-            return 0
+            return self._exit_code
         finally:
             restore()
+
+    def _say_running(self) -> None:
+        log.info("pillion is running: %s", self.identity)
 
     def _stop_listening(self) -> list[str]:
         """Stop, and take a second signal as: now."""
@@ -268,7 +282,7 @@ class Worker:
             if service is not self._announcer:
                 service.stop()
         for service in services:
-            if service is not self._announcer and not service.join(JOIN + self.config.redis.timeout):
+            if service is not self._announcer and not service.join(JOIN + self._patience):
                 log.warning("%s did not end in time", service.name)
         self._announcer.stop()
         if not self._announcer.join(JOIN):
@@ -278,7 +292,9 @@ class Worker:
 
     def _services(self) -> list[Service]:
         watched = [self._systemd] if self._systemd.is_watching else []
-        return [self._announcer, *self.fetchers, self._heartbeat, self.poller, self.reaper, self._watchdog, *watched]
+        pool = [self._pool] if self._pool is not None else []
+        loops = [service for station in self.stations for service in station.services]
+        return [self._announcer, *pool, *loops, self._watchdog, *watched]
 
     def _drained(self) -> bool:
         return all(fetcher.drained for fetcher in self.fetchers)
@@ -297,14 +313,8 @@ class Worker:
 
     # -- what the rooms tell each other ----------------------------------------------------------------------------
 
-    def _settled(self, finished: Any) -> None:
-        self._stats.add(finished)
+    def _settled(self, finished: Sequence[Finished]) -> None:
         self._announcer.settled(finished)
-
-    def _see_fleet(self, processes: int) -> None:
-        self.poller.fleet = max(processes, 1)
-        for fetcher in self.fetchers:
-            fetcher.fleet = max(processes, 1)
 
     def _after_beat(self, first: bool) -> None:
         self._show_title()
@@ -316,6 +326,10 @@ class Worker:
         if self._title is not None:
             busy = sum(fetcher.executor.busy for fetcher in self.fetchers)
             self._title.show(busy, stopping=self.signals.stopping)
+
+
+def _nothing(_first: bool) -> None:
+    """The process beats once for all its shards."""
 
 
 def _config_of(setup: Setup, *, embedded: bool) -> Config:
@@ -335,6 +349,13 @@ def _insist_on_capsules(setup: Setup, config: Config) -> None:
             close = closest(name, names)
             cure = f"did you mean `{close}`?" if close else f"known are {', '.join(names)}"
             raise ConfigError(f"capsule `{name}` has middleware, but there is none of this name; {cure}")
+
+
+def _insist_on_handlers(setup: Setup) -> None:
+    for name, handlers in (("error_handlers", setup.error_handlers), ("death_handlers", setup.death_handlers)):
+        for handler in handlers:
+            if not callable(handler):
+                raise ConfigError(f"{name}: expected functions, got {shown(handler)}; append the function itself")
 
 
 def _about(job: RunningJob) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def main(setup: Setup, descriptor: int) -> int:
         raise UnknownJob(f"{order.name} is defined in the worker, but not where the app was imported for its helper")
     claim = Claim(order.owner, order.n, order.queue, b"")
     signals = Heard(connection, order.owner)
-    running = RunningJob(claim, payload, definition, signals, [], order.started)
+    running = RunningJob(claim, payload, definition, signals, [], order.started, setup)
     enter(running)
     setup.carrier.restore(payload)
     hold_level(payload.get("log_level"))

@@ -35,7 +35,8 @@ def serve(setup: Setup, control: int) -> Birth | None:
     `control` is the descriptor of the channel to the supervisor.
     """
     config = setup.config
-    setup.store.close()
+    for shard in setup.shards:
+        shard.close()
     _preload()
     channel = Channel.of(control)
     _warn_of_what_cannot_be_shared(control)
