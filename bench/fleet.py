@@ -31,13 +31,14 @@ from bench.results import percentiles
 from bench.run import machine, say
 from bench.server import Server
 from pillion.errors import StoreError
-from pillion.worker import Worker
-from pillion.worker.tenure import Tenure
+from pillion.worker.fetcher import Fetcher
+from pillion.worker.heartbeat import Heartbeat
 
+GENTLE = ["nice", "-n", "15", sys.executable]
 PER_PART, LEAST_PARTS = 125, 2
 START = 120.0
-IDLE, BUSY, TRICKLE = 12.0, 12.0, 6.0
-HERDS, CALM = 5, 3.0
+IDLE, BUSY, TRICKLE = 10.0, 10.0, 6.0
+HERDS, CALM = 3, 3.0
 TICK, TRICKLE_RATE = 0.05, 20
 NAP = 5.0
 REPEAT = 300
@@ -60,8 +61,11 @@ class Fleet:
         until(lambda: server.client.scard("processes") == workers, START)
 
     def _part(self, workers: int) -> subprocess.Popen[str]:
-        words = ["nice", "-n", "15", sys.executable, "-m", "bench.fleet_part", self.server.url, str(workers), str(self.queues)]
-        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        words = [self.server.url, str(workers), str(self.queues)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [*GENTLE, "-m", "bench.fleet_part", *words], stdin=pipe, stdout=pipe, text=True, cwd=ROOT
+        )
 
     def waited(self) -> list[float]:
         """How long jobs stood in their queues (ms), since the last call."""
@@ -176,40 +180,41 @@ def pushed(fleet: Fleet, rate: float, nap: float, seconds: float, settle: float)
         time.sleep(TICK if rate > 1 / TICK else 1 / rate / 2)
     found = window.end()
     waits = percentiles(fleet.waited() or [float("nan")])
-    per_job = {"steps_per_job": found["step_count"] / (jobs - counted), "cpu_us": found["cpu_s"] / (jobs - counted) * 1e6}
-    return found | per_job | {"jobs": (jobs - counted) / found["seconds"], "p50": waits["p50"], "p99": waits["p99"]}
+    count = jobs - counted
+    per_job = {"steps_per_job": found["step_count"] / count, "cpu_us": found["cpu_s"] / count * 1e6}
+    return found | per_job | {"jobs": count / found["seconds"], "p50": waits["p50"], "p99": waits["p99"]}
 
 
 def state(server: Server) -> Figures:
     found: Any = server.client.info()
-    names = ("connected_clients", "mem_clients_normal", "tracking_total_items", "used_memory")
-    return {name: float(found[name]) for name in names if name in found}
+    names = ("connected_clients", "tracking_total_items", "used_memory")
+    return {name: float(found[name]) for name in names} | {"client_mb": found["mem_clients_normal"] / 1e6}
 
 
 def alone(fleet: Fleet) -> Figures:
     """The server's CPU (us) for one of each thing that a worker does now and then, beside a fleet that stands still."""
-    one = fleet_part.worker(fleet.server.url, fleet.queues)
-    tenure = one.fetchers[0].tenure
-    tenure.step(0, one.fetchers[0]._order.next, wake=False)
+    station = fleet_part.worker(fleet.server.url, fleet.queues).stations[0]
+    fetcher, beat = station.fetchers[0], station.heartbeat
+    step(fetcher, wake=False)
     with fleet.frozen():
         time.sleep(0.2)
         return {
-            "step": cost(fleet.server, lambda: step(one, tenure, wake=False)),
-            "armed": cost(fleet.server, lambda: step(one, tenure, wake=True)),
-            "beat": cost(fleet.server, one.stations[0].heartbeat.beat),
-            "prune": cost(fleet.server, lambda: prune(fleet.server, one), 3),
-            "reap": cost(fleet.server, one.stations[0].reaper.reap),
-            "poll": cost(fleet.server, one.stations[0].poller.poll),
+            "step": cost(fleet.server, lambda: step(fetcher, wake=False)),
+            "armed": cost(fleet.server, lambda: step(fetcher, wake=True)),
+            "beat": cost(fleet.server, beat.beat),
+            "prune": cost(fleet.server, lambda: prune(fleet.server, beat), 3),
+            "reap": cost(fleet.server, station.reaper.reap),
+            "poll": cost(fleet.server, station.poller.poll),
         }
 
 
-def step(worker: Worker, tenure: Tenure, *, wake: bool) -> None:
-    tenure.step(fleet_part.CONCURRENCY, worker.fetchers[0]._order.next, wake=wake)
+def step(fetcher: Fetcher, *, wake: bool) -> None:
+    fetcher.tenure.step(fleet_part.CONCURRENCY, fetcher._order.next, wake=wake)
 
 
-def prune(server: Server, worker: Worker) -> None:
+def prune(server: Server, heartbeat: Heartbeat) -> None:
     server.client.delete("process_cleanup")
-    worker.stations[0].heartbeat._prune()
+    heartbeat._prune()
 
 
 def cost(server: Server, act: Any, times: int = REPEAT) -> float:
@@ -245,33 +250,37 @@ def measured(server: Server, workers: int, queues: int) -> dict[str, Any]:
 
 # -- what is shown ----------------------------------------------------------------------------------------------------
 
-COLUMNS = (
-    ("idle steps/s", "idle", "steps", ".0f"),
-    ("idle CPU %", "idle", "cpu", ".1f"),
-    ("clients", "state", "connected_clients", ".0f"),
-    ("herd steps", "herd", "steps", ".0f"),
-    ("herd ms CPU", "herd", "cpu_ms", ".1f"),
-    ("wait ms", "herd", "wait_ms", ".1f"),
-    ("trickle steps/job", "trickle", "steps_per_job", ".1f"),
-    ("us CPU/job", "trickle", "cpu_us", ".0f"),
-    ("p50 ms", "trickle", "p50", ".1f"),
-    ("p99 ms", "trickle", "p99", ".1f"),
-    ("busy jobs/s", "busy", "jobs", ".0f"),
-    ("steps/job", "busy", "steps_per_job", ".2f"),
-    ("us CPU/job", "busy", "cpu_us", ".0f"),
-    ("p50 ms", "busy", "p50", ".1f"),
-    ("p99 ms", "busy", "p99", ".1f"),
-    *((f"{name} us", "alone", name, ".0f") for name in ("step", "armed", "beat", "prune", "reap", "poll")),
+ROWS = (
+    ("idle: steps/s of the fleet", "idle", "steps", ".0f"),
+    ("idle: CPU of the server, % of a core", "idle", "cpu", ".1f"),
+    ("idle: connections", "state", "connected_clients", ".0f"),
+    ("idle: memory of connections, MB", "state", "client_mb", ".1f"),
+    ("herd: steps after one push", "herd", "steps", ".0f"),
+    ("trickle: steps per job", "trickle", "steps_per_job", ".1f"),
+    ("trickle: CPU of the server per job, us", "trickle", "cpu_us", ",.0f"),
+    ("trickle: wait p50, ms", "trickle", "p50", ".1f"),
+    ("trickle: wait p99, ms", "trickle", "p99", ".0f"),
+    ("busy: jobs/s", "busy", "jobs", ".0f"),
+    ("busy: steps per job", "busy", "steps_per_job", ".1f"),
+    ("busy: CPU of the server per job, us", "busy", "cpu_us", ",.0f"),
+    ("busy: wait p50, ms", "busy", "p50", ".1f"),
+    ("alone: a step that finds nothing, us", "alone", "step", ".0f"),
+    ("alone: the same, asking to be woken, us", "alone", "armed", ".0f"),
+    ("alone: a heartbeat, us", "alone", "beat", ".0f"),
+    ("alone: pruning `processes`, us", "alone", "prune", ".0f"),
+    ("alone: a reaper's look, us", "alone", "reap", ".0f"),
+    ("alone: a poller's look, us", "alone", "poll", ".0f"),
 )
 
 
-def show(points: Sequence[dict[str, Any]]) -> None:
+def table(points: Sequence[dict[str, Any]]) -> str:
     """One column per point, as Markdown."""
-    print("| | " + " | ".join(f"{point['workers']} x {point['queues']} q" for point in points) + " |")
-    print("|---" + "|---:" * len(points) + "|")
-    for title, part, name, form in COLUMNS:
-        cells = [format(point[part].get(name, float("nan")), form) for point in points]
-        print(f"| {part}: {title} | " + " | ".join(cells) + " |")
+    heads = [f"{point['workers']:,} w, {point['queues']} q" for point in points]
+    lines = ["| | " + " | ".join(heads) + " |", "|---" + "|---:" * len(points) + "|"]
+    for title, part, name, form in ROWS:
+        cells = [format(max(point[part][name], 0.0), form) if part in point else "-" for point in points]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -282,7 +291,7 @@ def main() -> int:
     parser.add_argument("--show", action="store_true", help="only print the table of that file")
     options = parser.parse_args()
     if options.show:
-        show(json.loads(options.results.read_text())["points"])
+        print(table(json.loads(options.results.read_text())["points"]))
         return 0
     points: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="pillion-fleet-") as folder:
@@ -295,7 +304,7 @@ def main() -> int:
                     options.results.write_text(json.dumps({"about": about, "points": points}, indent=1) + "\n")
         finally:
             server.close()
-    show(points)
+    print(table(points))
     return 0
 
 

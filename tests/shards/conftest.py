@@ -1,4 +1,4 @@
-"""What the tests of several shards share: a cluster for the session, two servers of different kinds, a worker on both."""
+"""What the tests of shards share: a cluster for the session, two servers of different kinds, a worker on several."""
 
 from __future__ import annotations
 

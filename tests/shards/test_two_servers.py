@@ -181,7 +181,8 @@ def test_a_shard_that_is_away_holds_up_none_of_the_others(
     asked = note_asks(worker.stations[1].fetchers[0].executor)
     attempts = attempts_of(worker)
     for round_ in range(3):  # each while another attempt to reach b is under way
-        wait_until(lambda seen=attempts(): attempts() != seen, what="an attempt to end")
+        seen = attempts()
+        wait_until(lambda seen=seen: attempts() != seen, what="an attempt to end")
         for _ in range(5):
             bed.push("a", "ShardAway", f"a{round_}")
         wait_until(lambda round_=round_: ran.count(f"a{round_}") == 5, what="the jobs of a")
@@ -191,6 +192,23 @@ def test_a_shard_that_is_away_holds_up_none_of_the_others(
     assert back.wait(20)
     bed.push("b", "ShardAway", "b")
     wait_until(lambda: ran.count("b") == 2, what="b to go on")
+
+
+def test_nobody_waits_for_the_suspect_of_a_shard_that_is_away(two_servers: dict[str, Server], new_bed: NewBed) -> None:
+    bed = new_bed({name: {"url": server.url, **HASTY} for name, server in two_servers.items()})
+    gate = Turnstile(bed)
+    worker = bed.start()
+    bed.push("a", "ShardTurnstile", "long")
+    wait_until(lambda: gate.inside == ["long"], what="a job to run, beside which no suspect may start")
+    jid = "5" * 24
+    two_servers["b"].client().zadd("pillion:suspects", {jid: 4_000_000_000})
+    bed.to["b"].push({"class": "ShardTurnstile", "args": ["suspect"], "jid": jid})
+    ours = worker.stations[0].fetchers[0]
+    wait_until(lambda: ours._suspects.shut_out, what="the suspect of b to have the gate")
+    two_servers["b"].kill()
+    bed.push("a", "ShardTurnstile", "next")
+    wait_until(lambda: gate.inside == ["long", "next"], timeout=5, what="a to go on")
+    gate.let(3)
 
 
 def note_asks(executor: Executor) -> list[Executor]:

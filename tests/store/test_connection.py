@@ -210,7 +210,7 @@ def test_only_what_was_refused_is_sent_again(new_face: NewFace, half_a_cluster: 
     relay.met = lambda number: admin.execute_command("CLUSTER", "ADDSLOTS", slot_of_b(half_a_cluster))
     assert len(face.push_bulk(item)) == 3
     assert [queued(half_a_cluster, name) for name in "abc"] == [2, 1, 2]
-    with pytest.raises(Refused, match=r"CROSSSLOT .*redis.prefix = '\{pillion\}'"):
+    with pytest.raises(Refused, match=r"CROSSSLOT .*redis.prefix = '\{s0\}'"):
         face.push({"class": "Job", "args": ["a"]}, once=True)
     relay.close()
 

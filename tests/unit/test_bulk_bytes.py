@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -160,3 +161,20 @@ def test_what_jobs_share_and_nobody_may_push_has_no_stencil() -> None:
     assert cut({**job, "queue": "no good"}, config) is None
     assert cut({**job, "ctx": {1, 2}, "free": object()}, config) is None
     assert cut({"jid": "a" * 24, **job}, config) is None
+    assert cut({**job, "free": msgspec.Raw(b'"\0"')}, config) is None
+    deep: Any = []
+    for _ in range(150):
+        deep = [deep]
+    assert cut({**job, "free": deep}, config) is None
+
+
+def test_the_largest_payload_is_pushed_and_one_byte_more_is_not() -> None:
+    item = {"class": "Stencilled", "args": [["x"], ["x"]]}
+    (parcel, _), _ = pushed(item, max_payload=1024)
+    most = 1024 - len(parcel.raw) + 1
+    parcels, refused = pushed({**item, "args": [["x" * most], ["x" * most]]}, max_payload=1024)
+    assert (refused, [len(parcel.raw) for parcel in parcels]) == (None, [1024, 1024])
+    parcels, refused = pushed({**item, "args": [["x"], ["x" * (most + 1)]]}, max_payload=1024)
+    assert parcels == []
+    assert refused is not None
+    assert "got 1025" in refused

@@ -132,7 +132,9 @@ def test_public_names_exist_and_are_sorted() -> None:
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("target", ["help", "demo", "test", "check", "lint", "types", "format", "clean", "fuzz", "bench"])
+@pytest.mark.parametrize(
+    "target", ["help", "demo", "test", "check", "lint", "types", "format", "clean", "fuzz", "bench"]
+)
 def test_make_lists_its_targets(target: str) -> None:
     listed = subprocess.run(["make", "-s", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
     assert f"  make {target} " in listed

@@ -40,6 +40,7 @@ Commands:
   worker  run jobs until told to stop
   dev     embedded server, worker and reload in one terminal
   push    enqueue one job by its name
+  deploy  mark a deploy, for the charts
   config  show every option, its value and where it came from
   doctor  check configuration, server, queues and workers
   load    fill and drain your Redis, and print the rates
@@ -56,7 +57,7 @@ def test_help(words: tuple[str, ...], tmp_path: Path) -> None:
 
 
 @pytest.mark.rule("config.help", instead=True)
-@pytest.mark.parametrize("command", ["worker", "dev", "push", "config", "doctor"])
+@pytest.mark.parametrize("command", ["worker", "dev", "push", "deploy", "config", "doctor", "load"])
 def test_every_command_has_help(command: str, tmp_path: Path) -> None:
     code, out, err = pillion(command, "-h", cwd=tmp_path)
     assert (code, err) == (0, "")
@@ -102,7 +103,7 @@ def test_the_version_does_not_even_load_click() -> None:
     ("words", "said"),
     [
         (("wroker",), "error: no command `wroker`; did you mean `pillion worker`?\n  help: pillion --help\n"),
-        (("xyz",), "error: no command `xyz`; known are worker, dev, push, config, doctor\n"),
+        (("xyz",), "error: no command `xyz`; known are worker, dev, push, deploy, config, doctor, load\n"),
         (("push",), "error: missing argument 'NAME'\n  help: pillion push --help\n"),
         (("worker", "--concurency", "5"), "error: no such option '--concurency'"),
         (

@@ -144,11 +144,11 @@ def test_a_job_that_waited_for_another_on_the_loop_sees_none_of_its_context_vari
     loop = LoopThread()
     hands = Hands(Capsule(concurrency=1), Registry(), loop)
 
-    class Starter(Holder):
-        kept: list[Any] = []
+    kept: list[Any] = []
 
+    class Starter(Holder):
         def run_on_loop(self, n: int) -> bool:
-            self.kept.append(loop.task(self.job(n)))
+            kept.append(loop.task(self.job(n)))
             return True
 
         async def job(self, n: int) -> None:

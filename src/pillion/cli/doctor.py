@@ -87,11 +87,12 @@ def examine(setup: Setup, app: Sequence[str] = ()) -> Iterator[Check]:
     yield Check("config", True, f"the configuration can be read; {changed} option(s) differ from the defaults")
     if app:
         yield checks.jobs(setup.registry, setup.config)
-    for shard, answers in checks.each_shard(setup.shards, setup.config):
-        if answers[0].name != "reachable":  # as one says that is away
+    for shard, found in checks.each_shard(setup.shards, setup.config):
+        answers = found
+        if found[0].name != "reachable":  # as one says that is away
             there = Check("reachable", True, f"Redis at {describe(shard.store.settings)} answers")
             fleet = checks.fleet(shard.store.run, checks.of_shard(setup.config, shard))
-            answers = [there, *answers, *fleet]
+            answers = [there, *found, *fleet]
         yield from checks.named(shard, answers, alone=len(setup.shards) == 1)
 
 

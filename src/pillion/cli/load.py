@@ -81,7 +81,6 @@ def apart(base: Setup, file: Path | None, environment: str | None) -> Setup:
     """A setup for the same servers with keys and jobs of its own."""
     from pillion.registry import Registry
     from pillion.setup import Setup
-    from pillion.shards import Shard
 
     setup = Setup(registry=Registry())
     setup.use_flags({} if environment is None else {"environment": environment}, file)
