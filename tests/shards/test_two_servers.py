@@ -208,7 +208,9 @@ def test_nobody_waits_for_the_suspect_of_a_shard_that_is_away(two_servers: dict[
     two_servers["b"].kill()
     bed.push("a", "ShardTurnstile", "next")
     wait_until(lambda: gate.inside == ["long", "next"], timeout=5, what="a to go on")
+    two_servers["b"].restart()
     gate.let(3)
+    wait_until(lambda: len(gate.passed) == 3, what="the suspect to run after all")
 
 
 def note_asks(executor: Executor) -> list[Executor]:

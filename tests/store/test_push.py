@@ -145,9 +145,9 @@ def test_what_the_caller_gave_is_kept(face: Face, server: Server) -> None:
 
 
 MALFORMED: list[tuple[Any, str]] = [
-    ({"class": "A"}, "`class` and `args`"),
-    ({"args": []}, "'class' and 'args'"),
-    ([1], "'class' and 'args', got list"),
+    ({"class": "A"}, "without `args`"),
+    ({"args": []}, "without `class`"),
+    ([1], "`class` and `args`, got a list"),
     ({"class": "A", "args": "x"}, "`args` to be a list"),
     ({"class": "A", "args": [], "queue": ""}, "valid queue name"),
     ({"class": "A", "args": [], "queue": None}, "valid queue name"),
