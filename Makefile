@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Most tests wait for another process; three of them at a time use two cores well.
+LANES ?= 3
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -20,7 +22,7 @@ demo: $(BASE)  ## see it work: a small program, its jobs and its worker
 	@$(RUN) examples/stdlib_census/run.py $(ARGS)
 
 test: $(TEST)  ## run the tests (ARGS="-k retry"; PILLION_TEST_ALL=1 forbids skipping)
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n $(LANES) --dist loadfile $(ARGS)
 
 fuzz: $(TEST)  ## a million hostile inputs through a worker (ARGS="--inputs 5000 --seed 7")
 	@$(RUN) -m tests.fuzz $(ARGS)

@@ -4,6 +4,7 @@
     own_server    a fresh one for this test alone, append-only file on: kill it, freeze it, restart it
     new_server    a factory for more of them, with options
     ruby          the Ruby interpreter with its Sidekiq
+    figures       shows what a test has measured, at the end of the run
 
 Tests that ask for a server run once on each kind there is: Valkey always, Redis where `redis-server` is installed
 (`-k valkey` picks one). With PILLION_TEST_ALL=1 what is missing fails instead of being left out.
@@ -35,6 +36,27 @@ WATCHED = {Path(__file__).parent / name for name in ("store", "worker")}
 SETTINGS = {"APP_ENV", "REDIS_PROVIDER", "REDIS_URL"}
 MARKED_BY = {"kind": "redis", "ruby": "ruby"}
 FAILED = pytest.StashKey[bool]()
+
+
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Show a text at the end of the run, also where tests run in several processes."""
+    return lambda text: record_property("figures", text)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What tests have measured."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    shown = [
+        f"{report.nodeid}\n{text}"
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, text in report.user_properties
+        if name == "figures"
+    ]
+    if shown:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(shown))
 
 
 @pytest.fixture(scope="session", params=available_kinds())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -30,7 +30,7 @@ LONGEST_OUTAGE = 1.8
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.timeout(SECONDS + 180)
-def test_no_job_is_lost_whoever_is_killed(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_job_is_lost_whoever_is_killed(bed: Bed, figures: Callable[[str], None]) -> None:
     seed = os.environ.get("CRASH_SEED") or str(random.SystemRandom().randrange(10**9))
     over = threading.Event()
     producers = [
@@ -45,8 +45,7 @@ def test_no_job_is_lost_whoever_is_killed(bed: Bed, capsys: pytest.CaptureFixtur
     bed.until(bed.idle, "every job to be done", *workers.workers, timeout=60)
     quiet = now()
     account = draw_up(bed, [each.pushed for each in producers], workers.kills, quiet)
-    with capsys.disabled():
-        print(f"\n{report(seed, bed, producers, workers, servers, account, quiet - began)}")
+    figures(report(seed, bed, producers, workers, servers, account, quiet - began))
     assert (account.lost, account.foreign) == (set(), set())
     assert account.unexplained == {}
     assert account.innocent == set()
@@ -57,7 +56,7 @@ def test_no_job_is_lost_whoever_is_killed(bed: Bed, capsys: pytest.CaptureFixtur
 
 @pytest.mark.slow
 @pytest.mark.chaos
-def test_when_all_workers_are_killed_at_once_the_next_ones_rescue(bed: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+def test_when_all_workers_are_killed_at_once_the_next_ones_rescue(bed: Bed, figures: Callable[[str], None]) -> None:
     """Nobody is left who could show that the server was there: the newcomers wait a lease longer, and no more."""
     victims = [bed.start_ready(concurrency=3) for _ in range(2)]
     jids = {bed.push(job, str(bed.folder)) for job in (Held, HeldAsync) * 3}
@@ -69,8 +68,7 @@ def test_when_all_workers_are_killed_at_once_the_next_ones_rescue(bed: Bed, caps
     (bed.folder / f"go-{heir.pid}").touch()
     bed.until(lambda: ended(bed, jids), "the jobs to run again", heir)
     last = max(fact.at for fact in bed.ledger.facts("start") if fact.pid == heir.pid)
-    with capsys.disabled():
-        print(f"\n  all workers killed: recovery {last - joined:.2f} s after the next one joined, bound {BOUND:.2f} s")
+    figures(f"  all workers killed: recovery {last - joined:.2f} s after the next one joined, bound {BOUND:.2f} s")
     assert last - joined <= BOUND
     bed.stop_all()
 

@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def fleet(new_server: NewServer, tmp_path: Path, ruby: Ruby, kind: str) -> Itera
 @pytest.mark.chaos
 @pytest.mark.rule("move.fetch", "move.bulk-requeue", "move.poll", instead=True)
 @pytest.mark.timeout(SECONDS + 120)
-def test_what_is_missing_was_in_the_hands_of_a_killed_ruby(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_was_in_the_hands_of_a_killed_ruby(fleet: Fleet, figures: Callable[[str], None]) -> None:
     seed = os.environ.get("FLEET_SEED") or str(random.SystemRandom().randrange(10**9))
     began = time.monotonic()
     producers = [
@@ -151,8 +151,7 @@ def test_what_is_missing_was_in_the_hands_of_a_killed_ruby(fleet: Fleet, capsys:
     ends += [seat.end(kill=False) for side in ("ruby", "python") for seat in fleet.seats[side]]
 
     lost = accepted.keys() - fleet.ended()
-    with capsys.disabled():
-        print(f"\n{report(seed, fleet, accepted, ends, lost, time.monotonic() - began)}")
+    figures(report(seed, fleet, accepted, ends, lost, time.monotonic() - began))
     assert standing(fleet.client) == {}
     taken = left_by(ends, fleet, side="ruby", killed=True) | left_by(ends, fleet, side="ruby", killed=False)
     assert lost == taken, whereabouts(lost ^ taken, fleet, ends)

@@ -54,8 +54,10 @@ def test_ruby_deletes_from_a_queue_that_we_work_off(console: Console, pillion: P
         [("x", n) for n in range(COUNT)]
     )
     pillion.work("python", around=Gate(client), wire="6")
-    console(OPEN_GATE)
-    gone = console("Sidekiq::Queue.new('python').map { [_1.jid, _1.delete] }.select(&:last).map(&:first)")
+    gone = console(
+        "Sidekiq::Queue.new('python').each_with_index.map { |job, i| "
+        f"{OPEN_GATE} if i == 5; [job.jid, job.delete] }}.select(&:last).map(&:first)"
+    )
     settle(client, jids, gone)
     assert gone
     assert ran(client)

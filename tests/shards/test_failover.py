@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -91,7 +91,9 @@ class Load:
         return f"<Load {self.counts()} {dict(self.troubles)}>"
 
 
-def test_a_primary_of_a_cluster_is_killed_under_load(cluster: Cluster, new_bed: NewBed) -> None:
+def test_a_primary_of_a_cluster_is_killed_under_load(
+    cluster: Cluster, new_bed: NewBed, figures: Callable[[str], None]
+) -> None:
     nodes = [f"127.0.0.1:{node.port}" for node in cluster.nodes]
     shards = {f"s{i}": {"cluster": nodes[:2], "prefix": tag, **HASTY} for i, tag in enumerate(TAGS)}
     bed = new_bed(shards, capsules=(Capsule(concurrency=6),), lease=5.0)
@@ -107,13 +109,15 @@ def test_a_primary_of_a_cluster_is_killed_under_load(cluster: Cluster, new_bed: 
         load.have(AFTER, beyond=taken)
     for name in ("s0", "s2"):
         wait_until(lambda name=name: not load.lost(name), 20, f"every job of {name}")
-        print(load.account(name, 0))
+        figures(f"  {load.account(name, 0)}")
         assert load.twice(name) == 0, "a job of another shard ran twice"
     later = load.acknowledged["s1"][taken["s1"] :]
     wait_until(lambda: all(number in load.ran["s1"] for number in later), 20, "what the heir acknowledged")
     wait_until(lambda: cluster.ask(heir, "LLEN", "{s1}queue:default") == 0, 20, "the queue to run empty")
     lost = len(load.lost("s1"))
-    print(load.account("s1", lost), dict(load.troubles), f"{taken['s1']} before the replica took over")
+    figures(
+        f"  {load.account('s1', lost)}, {taken['s1']} before the replica took over; pushes met {dict(load.troubles)}"
+    )
     assert lost <= len(load.acknowledged["s1"]) - len(later)
     assert len(later) >= AFTER
     wait_until(lambda: cluster.ask(heir, "SMEMBERS", "{s1}processes") == [worker.identity], what="its row at the heir")
@@ -141,7 +145,9 @@ def watched(kind: Kind, new_server: NewServer) -> Iterator[Sentinel]:
         sentinel.close()
 
 
-def test_a_primary_behind_a_sentinel_is_killed_under_load(watched: Sentinel, new_bed: NewBed) -> None:
+def test_a_primary_behind_a_sentinel_is_killed_under_load(
+    watched: Sentinel, new_bed: NewBed, figures: Callable[[str], None]
+) -> None:
     primary, heir = watched.servers  # type: ignore[attr-defined]
     bed = new_bed({"only": {"sentinels": [watched.address], "master": MASTER, **HASTY}})
     load = Load(bed.to)
@@ -156,6 +162,6 @@ def test_a_primary_behind_a_sentinel_is_killed_under_load(watched: Sentinel, new
     later = load.acknowledged["only"][taken["only"] :]
     wait_until(lambda: all(number in load.ran["only"] for number in later), 20, "what the heir acknowledged")
     wait_until(lambda: heir.client().llen("queue:default") == 0, 20, "the queue to run empty")
-    print(load.account("only", len(load.lost("only"))), dict(load.troubles))
+    figures(f"  {load.account('only', len(load.lost('only')))}; pushes met {dict(load.troubles)}")
     assert len(load.lost("only")) <= taken["only"]
     wait_until(lambda: heir.client().smembers("processes") == {worker.identity.encode()}, what="its row at the heir")

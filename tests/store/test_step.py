@@ -14,6 +14,7 @@ from pillion.store.connection import Store
 from pillion.store.ops import FENCED, STALE, Held, Op, Owner, Stepped, Want
 from pillion.types import Claim, Dead, Discard, Done, Effect, Outcome, Requeue, Retry, Settlement, Snooze
 from tests.servers import Server
+from tests.waiting import wait_until
 
 LEASE_MS = 60_000
 NAME = "host:1:abc/default.1"
@@ -396,11 +397,9 @@ def test_an_idle_session_hears_a_push_and_an_unpause_but_not_its_own_lease(bench
         session.changed()
         change()
         heard: set[bytes] = set()
-        for _ in range(1000):
-            heard |= session.changed()
-            if key in heard:
-                break
-        assert key in heard
+        wait_until(
+            lambda heard=heard, key=key: heard.update(session.changed()) or key in heard, what=f"news of {key!r}"
+        )
         bench.redis.delete("queue:r")
     session.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
 
@@ -369,7 +369,7 @@ def test_a_turn_that_raises_does_not_end_its_loop() -> None:
 # -- the price of idling -------------------------------------------------------------------------------------------
 
 
-def test_ten_idle_workers_make_fewer_than_twenty_steps_a_second(server: Server) -> None:
+def test_ten_idle_workers_make_fewer_than_twenty_steps_a_second(server: Server, figures: Callable[[str], None]) -> None:
     with harness(server, lease=60.0, heartbeat=10.0, poll_interval_average=10.0) as bed:
         for _ in range(10):
             bed.start()
@@ -387,7 +387,7 @@ def test_ten_idle_workers_make_fewer_than_twenty_steps_a_second(server: Server) 
         before, start = steps(), now()
         wait_until(lambda: now() - start > 3, what="three seconds of the server's time")
         rate = (steps() - before) / (now() - start)
-        print(f"ten idle workers: {rate:.1f} scripts a second together")
+        figures(f"  ten idle workers: {rate:.1f} scripts a second together")
         assert rate < 20
         bed.push("arrives", "wake up")
         assert ran.get(timeout=10) == "wake up"

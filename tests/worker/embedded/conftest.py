@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,16 +17,18 @@ from tests.worker.embedded.projects import Project
 
 
 @pytest.fixture
-def new_project(tmp_path: Path) -> Iterator[Callable[[str], Project]]:
+def new_project() -> Iterator[Callable[[str], Project]]:
     made: list[Project] = []
+    short = Path(tempfile.mkdtemp(prefix="pillion-"))  # a socket's path has a limit, and tmp_path is long
 
     def make(name: str) -> Project:
-        made.append(Project(tmp_path / name))
+        made.append(Project(short / name))
         return made[-1]
 
     yield make
     for each in made:
         each.close()
+    shutil.rmtree(short, ignore_errors=True)
 
 
 @pytest.fixture
