@@ -43,7 +43,7 @@ def check_shard_by(by: Any, names: Sequence[str], where: str) -> ShardBy:
 
 
 def check_places(shards: Sequence[tuple[str, RedisSettings]], sources: Mapping[str, str]) -> None:
-    """Check that each keyspace stands apart from the others, for two in one place would serve every job twice over.
+    """Check that each keyspace stands apart from the others: two in one place would be one shard under two names.
 
     In a cluster each must keep to one slot. Raises ConfigError.
     """

@@ -42,6 +42,11 @@ def lapsed(bench: Bench, now: float = LATER) -> Lapsed:
     return bench.store.run(rescue.lapsed(bench.keys, LEASE_MS, now=now))
 
 
+def lapsed_alone(bench: Bench, now: float) -> Lapsed:
+    """The same where nobody renews."""
+    return bench.store.run(rescue.lapsed(bench.keys, LEASE_MS, now=now))
+
+
 def salvage(bench: Bench, *rescues: Rescue) -> list[int]:
     return bench.store.run(rescue.salvage(bench.keys, NAME, rescues, dead_max=100, dead_timeout=1000, now=LATER))
 
@@ -152,14 +157,14 @@ def test_a_queue_of_the_wrong_type_keeps_the_claim_for_later(bench: Bench) -> No
 
 def may_fence(bench: Bench, now: float) -> bool:
     """Whether a reaper may act at this moment; what `lapsed` says and what `fence` does agree."""
-    steady = bench.store.run(rescue.lapsed(bench.keys, LEASE_MS, now=now)).steady
+    steady = lapsed_alone(bench, now).steady
     assert bench.store.run(rescue.fence(bench.keys, NAME, LEASE_MS, now=now)) == steady
     return steady
 
 
 def test_nobody_is_fenced_where_nobody_renewed(bench: Bench) -> None:
     assert not may_fence(bench, LATER)
-    assert bench.store.run(rescue.lapsed(bench.keys, LEASE_MS, now=LATER)).expired == [NAME]
+    assert lapsed_alone(bench, LATER).expired == [NAME]
 
 
 def test_an_owner_that_renewed_all_the_while_shows_that_the_others_could_have(bench: Bench) -> None:
@@ -202,6 +207,8 @@ def test_a_jump_of_the_servers_clock_fences_nobody_alive(bench: Bench, jump: flo
     witness(bench, jumped, jumped + 0.9 * LEASE)
     assert not may_fence(bench, jumped + 0.9 * LEASE)
     assert bench.renew(NAME, jumped + 0.9 * LEASE) != FENCED
+    witness(bench, jumped + 0.9 * LEASE, jumped + 2 * LEASE)
+    assert lapsed_alone(bench, jumped + 2 * LEASE).steady
 
 
 @pytest.mark.parametrize("renewal", ["step", "resync", "join"])

@@ -206,3 +206,12 @@ def test_two_variables_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="a second 'tenant'"):
         carrier.add(ContextVar("tenant"))
     assert len(carrier) == 1
+
+
+@pytest.mark.parametrize(
+    ("owner", "capsule"),
+    [("host:1:abc/default.1", "default"), ("host:1:abc/mail.er.12", "mail.er"), ("host:1:abc/default@b.1", "default")],
+)
+def test_a_run_knows_its_capsule_whatever_shard_it_is_from(owner: str, capsule: str) -> None:
+    job = RunningJob(Claim(owner, 7, "low", b""), {"jid": "j"}, DEFINITION, Signals())
+    assert job.capsule == capsule
