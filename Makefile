@@ -13,7 +13,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz check lint types format docs bench bench-smoke bench-page clean
+.PHONY: help demo test chaos fuzz soak check lint types format docs bench bench-smoke bench-page clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,8 +24,14 @@ demo: $(BASE)  ## see it work: a small program, its jobs and its worker
 test: $(TEST)  ## run the tests (ARGS="-k retry"; PILLION_TEST_ALL=1 forbids skipping)
 	@$(RUN) -m pytest -n $(LANES) --dist loadfile $(ARGS)
 
+chaos: $(TEST)  ## break everything again and again, and account for every job (ARGS="--only T1,T4 --trials 300")
+	@$(RUN) -m tests.crash $(ARGS)
+
 fuzz: $(TEST)  ## a million hostile inputs through a worker (ARGS="--inputs 5000 --seed 7")
 	@$(RUN) -m tests.fuzz $(ARGS)
+
+soak: $(TEST)  ## two hours of work and faults, and what grows meanwhile (ARGS="--minutes 10 --seed 7 --out soak.json")
+	@$(RUN) -m tests.crash.soak $(ARGS)
 
 check: lint types test  ## everything that must be green: lint, types, test
 

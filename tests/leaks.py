@@ -13,11 +13,19 @@ import redis
 
 from tests.servers import Server
 
-LONGEST = {"once": 600, "rescued": 72 * 3600}
+LONGEST = {
+    "once": 600,
+    "rescued": 72 * 3600,
+    "runs": 7 * 86_400,
+    "operation": 7 * 86_400,
+    "parked": 7 * 86_400,
+    "ask": 30,
+    "stacks": 60,
+}
 """Seconds that a key of each family may live."""
 
-CAPPED = {"lease", "fenced", "suspects"}
-"""Sorted sets that stay: their entries are trimmed instead."""
+CAPPED = {"lease", "fenced", "suspects", "operations", "audit"}
+"""Keys that stay: their entries are trimmed instead."""
 
 OURS = re.compile(rb"^(?P<prefix>.*?)pillion:(?P<family>[^:]+)(?::(?P<rest>.*))?$", re.DOTALL)
 TRAY = re.compile(rb"^(?P<owner>.*):(?P<n>\d+)$", re.DOTALL)

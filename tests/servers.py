@@ -214,6 +214,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                restore_signals=False,  # so that SIGXFSZ stays ignored, and a limit of file size is a full disk to it
             )
         wait_until(lambda: not self.alive() or self._answers(), timeout=20, what=f"{self.kind} to answer")
         if self.alive():

@@ -1,6 +1,7 @@
 """Pushing jobs: from a plain description to bytes in Redis, in one round trip.
 
     describe -> normalise -> carry context -> client middleware -> verify -> encode -> deliver
+    or, where nothing has a say in the single job: by mould (`mould.py`) -> deliver
 
 `Client` is what job classes push through and what other programs may use directly. Everything up to the delivery is
 shared by both colours. A push is sent once: a crash before the reply leaves the job in Redis or not at all, and a
@@ -19,6 +20,7 @@ from pillion.enqueue import Enqueuing
 from pillion.errors import ConfigError
 from pillion.job_options import fresh
 from pillion.middleware import run_client
+from pillion.mould import Moulds
 from pillion.payload import check_item, check_size, encode, normalise, stamp, verify
 from pillion.registry import Definition, definition_of
 from pillion.setup import Setup
@@ -62,6 +64,7 @@ class Client(Enqueuing):
             raise ConfigError("expected a setup or options of its own, got both; give the options to the setup")
         self.setup = setup or (Setup(redis, **options) if own else setups.default)
         self._place: Setup = self.setup if pool is None else pool._place if isinstance(pool, Client) else Setup(pool)
+        self._moulds = Moulds(self.setup)
         self._shard: str | None = pool._shard if isinstance(pool, Client) and shard is None else shard
 
     @property
@@ -214,7 +217,7 @@ class Client(Enqueuing):
         return Parcel(payload["jid"], payload["queue"], raw, at)
 
     def _prepare(self, item: Item) -> Parcel | None:
-        return self.parcel(*self.describe(item))
+        return self._moulds.parcel(item) or self.parcel(*self.describe(item))
 
     def _definition(self, item: Item) -> Definition:
         found = definition_of(item["class"]) or self.setup.registry.get(item["class"])

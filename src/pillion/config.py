@@ -44,7 +44,7 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
         master: the name of the primary that the Sentinels watch.
         cluster: `host:port` of nodes of a Redis Cluster; they replace the URL's host by the owner of `prefix`.
         client: an existing redis-py client or pool; its class and arguments are taken, never its connections.
-        adapter: who opens connections: `redis-py`, `valkey-py`, a registered name, or an `adapters.Adapter`.
+        adapter: who opens connections: `sockets`, `redis-py`, `valkey-py`, a registered name, or an `adapters.Adapter`.
         client_name: what CLIENT LIST shows for a connection; None means `pillion:<host>:<pid>`.
         prefix: put before every key; the empty prefix is Sidekiq's layout.
         pool_size: most connections that clients of one process use at once.
@@ -63,7 +63,7 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
     master: str | None = None
     cluster: tuple[str, ...] = ()
     client: Any = None
-    adapter: Any = "redis-py"
+    adapter: Any = "sockets"
     client_name: str | None = None
     prefix: str = ""
     pool_size: int = 10
@@ -143,6 +143,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         wire: the time format and process-row dialect to write.
         logged_job_attributes: fields of a job that its log lines show beside jid, class, queue and attempt.
         skip_default_job_logging: write lines about failed jobs only.
+        run_log: write runs to the run log, which pages and the API show.
+        run_log_size: most bytes of it.
         log_level: `silent` switches the log of Pillion and of its jobs' loggers off.
         log_format: None means pretty on a terminal and JSON elsewhere.
         verbose: log debug lines and print both middleware chains at boot.
@@ -178,6 +180,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Literal["pretty", "plain", "json"] | None = None
     logged_job_attributes: tuple[str, ...] = ("bid", "tags")
     skip_default_job_logging: bool = False
+    run_log: bool = True
+    run_log_size: int = 20 << 20
     verbose: bool = False
     require: tuple[str, ...] = ()
     clock: Clock = msgspec.field(default_factory=SystemClock)

@@ -17,7 +17,7 @@ import msgspec
 
 from pillion import yamlfile
 from pillion.errors import ConfigError
-from pillion.options import closest
+from pillion.given import closest
 
 TOML_SUFFIXES = (".toml",)
 YAML_SUFFIXES = (".yml", ".yaml", ".yml.erb", ".yaml.erb")

@@ -19,8 +19,9 @@ import msgspec
 
 from pillion.config import RedisSettings
 from pillion.errors import ConfigError, PayloadError
+from pillion.given import Given, amount
 from pillion.mask import mask_secrets
-from pillion.options import Given, address, amount
+from pillion.options import address
 from pillion.payload import check_queue
 from pillion.plain import check_plain
 

@@ -125,6 +125,11 @@ class Definition:
         return fresh(self._options)
 
     @property
+    def shared_options(self) -> Mapping[str, Any]:
+        """The same, only to read: another object whenever an option has changed."""
+        return self._options
+
+    @property
     def runs_on_loop(self) -> bool:
         """Whether a worker runs it on its event loop; else a thread runs it, or waits for its process."""
         return self.is_async and self.isolation is None

@@ -43,8 +43,9 @@ import msgspec
 from pillion import configfile
 from pillion.config import Capsule, Config, RedisSettings
 from pillion.errors import ConfigError
+from pillion.given import shown
 from pillion.mask import mask_secrets, mask_url
-from pillion.options import CAPSULE, CODE_ONLY, GENERAL, REDIS, SILENT, parse, shown, unknown
+from pillion.options import CAPSULE, CODE_ONLY, GENERAL, REDIS, SILENT, parse, unknown
 from pillion.sharding import check_places, check_shard_by
 
 __all__ = ["Line", "Resolved", "listing", "mask_secrets", "mask_url", "resolve"]

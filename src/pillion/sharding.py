@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pillion.config import RedisSettings
 from pillion.errors import ConfigError
-from pillion.options import closest, shown
+from pillion.given import closest, shown
 
 ShardBy: TypeAlias = str | Mapping[str, str]
 """`"jid"` (evenly), `"queue"` (all jobs of a queue on one shard), or queue names with their shards."""

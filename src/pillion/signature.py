@@ -33,6 +33,11 @@ class Signature:
         self._parameters = parameters
         self._low, self._high = _positions(parameters)
 
+    @property
+    def parameters(self) -> list[inspect.Parameter]:
+        """The parameters, in their order."""
+        return list(self._parameters.parameters.values())
+
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Sort a call into (the positional array, what can travel by keyword only).
 

@@ -35,8 +35,11 @@ class Stencil:
         self._after = b'"' + after
         self._room = limit - len(self._before) - len(self._between) - len(self._after)
 
-    def fill(self, args: object, jid: str) -> bytes | None:
-        """The bytes of one job, or None where `args` are not plain, or too large. `jid` is letters and digits only."""
+    def fill(self, args: object, jid: str, more: bytes = b"") -> bytes | None:
+        """The bytes of one job, or None where `args` are not plain, or too large. `jid` is letters and digits only.
+
+        `more` are fields to put at the end, encoded, each after a comma; the jid must be the last one before them.
+        """
         kind = type(args)
         if (kind is not list and kind is not tuple) or not is_plain(args, _LEVELS):  # type: ignore[arg-type]
             return None
@@ -44,9 +47,10 @@ class Stencil:
             raw = _encode(args)
         except Exception:  # half of a surrogate pair; `payload.encode` names its place
             return None
-        if len(raw) + len(jid) > self._room:
+        if len(raw) + len(jid) + len(more) > self._room:
             return None
-        return b"%b%b%b%b%b" % (self._before, raw, self._between, jid.encode(), self._after)
+        after = b'"%b}' % more if more else self._after
+        return b"%b%b%b%b%b" % (self._before, raw, self._between, jid.encode(), after)
 
 
 def cut(job: Payload, config: Config) -> Stencil | None:

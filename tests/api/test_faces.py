@@ -80,7 +80,13 @@ def test_importing_it_imports_neither_redis_nor_the_worker() -> None:
 
 @pytest.mark.parametrize(
     ("heading", "owner"),
-    [("Verb of a `Queue`", api.Queue), ("Verb of a set", api.RetrySet), ("Verb of an entry", api.SortedEntry)],
+    [
+        ("Verb of a `Queue`", api.Queue),
+        ("Verb of a set", api.RetrySet),
+        ("Verb of an entry", api.SortedEntry),
+        ("Verb of `Runs`", api.Runs),
+        ("Verb of `Operations`", api.Operations),
+    ],
 )
 def test_the_page_names_every_verb(heading: str, owner: type) -> None:
     told = names(BY_NAME["api.md"].table(heading, ""))

@@ -1,137 +1,137 @@
-"""The account of a chaos run: what was accepted, what ran, what is missing, and how long each rescue took.
+"""The account of a trial: what was accepted, what ran, what is missing, what ran twice and why, how long it took.
 
-Recovery. A kill strands the jobs in the victim's trays. Each is *recovered* by its next start, or by the next kill that
-strands it again, whose clock runs from there. Two figures are drawn from that:
+Which second runs are explained. A process that a fault killed or froze (a *hit*) may have been running a job, or have
+ended it without having been able to say so: such a job runs again, as often as it was in such hands. Everything else
+that runs twice is an error.
 
-- *raw*: from the kill to the last recovery;
-- *served*: the longest stretch of that with the server alive. This one has the bound, lease + reap interval + 2 s: from
-  the kill, and anew from each return of a server that was killed meanwhile, since then nobody's lease stands any more.
+Recovery. The clock starts with the fault (a kill) or with its end (an outage). Every job that was pushed before and was
+not finished, and is not running in hands that go on, has to start (again); the last of these starts is the recovery. A
+job that failed or snoozed is due later and is left out.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
-from tests.crash.bed import LEASE, Bed
-from tests.crash.chaos import Kill, Pushed
+from tests.crash.bed import LEASE
+from tests.crash.chaosbed import ChaosBed
 from tests.crash.ledger import Fact
+from tests.crash.state import State
 
-REAP_INTERVAL = LEASE / 4 * 1.2
-SLACK = 2.0
-BOUND = LEASE + REAP_INTERVAL + SLACK
-PILL_COUNT = 3
+CLOSED = ("end", "fail", "later")
+UNSAID = 0.25
+"""How long an outcome may stand in its process before the server has it, in seconds: a step or two."""
 
 
 @dataclass(frozen=True)
-class Recovery:
-    """How long one kill's jobs took to start again, in seconds: in all, and at most with the server alive."""
+class Run:
+    """One run of a job. `ended` and `word` are None where nobody saw its end."""
 
-    raw: float
-    served: float
+    jid: str
+    attempt: int
+    pid: int
+    started: float
+    ended: float | None
+    word: str | None
 
 
 @dataclass(frozen=True)
 class Account:
-    """What a run came to.
+    """What a trial came to.
 
     Attributes:
+        state: the server after quiescence, or after patience was over.
         lost: accepted jobs that neither ran to their end nor stand anywhere.
-        foreign: jobs that ran and that nobody pushed.
-        unexplained: jobs that ran more often than kills can explain, and how often.
-        innocent: jobs that were buried as pills without having run alone in two kills after a first one.
-        again: how many jobs ran more than once.
-        buried: how many were buried as pills.
-        unknown_ran: how many of the pushes without an answer had been executed.
+        stranded: jobs that stand somewhere and should not, any more.
+        foreign: jobs that started and that nobody pushed in this trial.
+        extra: jid -> how many runs it had more than it needed.
+        unexplained: those among them that the fault does not explain, and how many.
+        recovery: seconds, None where nothing was in flight.
     """
 
+    state: State
     lost: set[str]
+    stranded: set[str]
     foreign: set[str]
+    extra: dict[str, int]
     unexplained: dict[str, int]
-    innocent: set[str]
-    again: int
-    buried: int
-    unknown_ran: int
-    recoveries: list[Recovery]
-
-    def figures(self) -> str:
-        """The recoveries in one line."""
-        alive = [recovery.raw for recovery in self.recoveries if recovery.raw == recovery.served]
-        others = [recovery for recovery in self.recoveries if recovery.raw != recovery.served]
-        return (
-            f"recovery of {len(self.recoveries)} kills that stranded jobs, bound {BOUND:.2f} s: {len(alive)} with the "
-            f"server alive: {spread(alive)}; {len(others)} with it dead meanwhile: "
-            f"{spread([each.served for each in others])} (with its dead time {spread([each.raw for each in others])})"
-        )
+    recovery: float | None
 
 
-def draw_up(bed: Bed, pushed: Sequence[Pushed], kills: Sequence[Kill], end: float) -> Account:
-    """Compare what was accepted with what ran and what stands in Redis; `end` is when all was quiet."""
-    accepted = {jid for each in pushed for jid in each.accepted}
-    unknown = {jid for each in pushed for jid in each.unknown}
-    standing = bed.standing()
-    done = bed.ledger.count("end").keys()
-    stranded = Counter(jid for kill in kills for jid in kill.stranded)
-    marked = Counter(jid for kill in kills for jid in kill.marked)
-    buried = set(standing.get("dead", []))
-    runs = Counter((fact.jid, fact.attempt) for fact in bed.ledger.facts("start"))
-    extra: Counter[str] = Counter()
-    for (jid, _), count in runs.items():
-        extra[jid] += count - 1
+def draw_up(bed: ChaosBed, state: State) -> Account:
+    """Compare what was pushed in this trial with what ran and what stands in the server."""
+    accepted, ended = set(bed.pushed.accepted), bed.ledger.jids("end")
+    known = accepted | bed.pushed.unknown
+    runs = runs_of(bed.ledger.facts(since=bed.began))
+    extra = {jid: more for jid in known if (more := surplus(runs.get(jid, ()))) > 0}
+    hits = hits_of(bed)
+    explained = {jid: more for jid in extra if (more := sum(was_hit(run, hits) for run in runs[jid]))}
+    explained |= {jid: extra[jid] for jid in extra.keys() & bed.touched}
     return Account(
-        lost=accepted - done - {jid for place in standing.values() for jid in place},
-        foreign=done - accepted - unknown,
-        unexplained={jid: count for jid, count in extra.items() if count > stranded[jid]},
-        innocent={jid for jid in buried if stranded[jid] < PILL_COUNT or marked[jid] < PILL_COUNT - 1},
-        again=sum(1 for count in extra.values() if count),
-        buried=len(buried),
-        unknown_ran=len(unknown & done),
-        recoveries=recoveries(bed.ledger.facts(), kills, buried, end),
+        state=state,
+        lost=accepted - ended - state.where.keys(),
+        stranded=state.waiting | (known & state.where.keys() - state.dead),
+        foreign=runs.keys() - known,
+        extra=extra,
+        unexplained={jid: more for jid in extra if (more := extra[jid] - explained.get(jid, 0)) > 0},
+        recovery=recovery(bed, runs),
     )
 
 
-def recoveries(facts: Sequence[Fact], kills: Sequence[Kill], buried: set[str], end: float) -> list[Recovery]:
-    """The recovery of each kill that stranded anything but buried pills."""
-    starts = defaultdict(list)
+def hits_of(bed: ChaosBed) -> dict[int, float]:
+    """The processes that were touched (by the fault, a deadly job, the loss of their lease), and since when."""
+    hits = {hit.pid: hit.since for hit in reversed(bed.hits)}
+    for fact in bed.ledger.facts("deadly", since=bed.began):
+        hits.setdefault(fact.pid, fact.at)
+    for fact in bed.ledger.facts("lost", since=bed.began):
+        hits.setdefault(fact.pid, bed.began)
+    return {pid: unsaid_since(bed, since) for pid, since in hits.items()}
+
+
+def unsaid_since(bed: ChaosBed, moment: float) -> float:
+    """From when on outcomes may stand in a process that was hit at this moment: while the server was away none left."""
+    away = [down for down, up in bed.outages if down <= moment <= up + LEASE]
+    return min([moment, *away]) - UNSAID
+
+
+def runs_of(facts: Sequence[Fact]) -> dict[str, list[Run]]:
+    """The runs of each job that started, in the order of their starts."""
+    ends = {(fact.jid, fact.owner, fact.n, fact.pid): fact for fact in facts if fact.what in CLOSED}
+    runs: dict[str, list[Run]] = {}
     for fact in facts:
         if fact.what == "start":
-            starts[fact.jid].append(fact.at)
-    outages = outages_of(facts)
-    found = []
-    for i, kill in enumerate(kills):
-        again = {jid: later.at for later in reversed(kills[i + 1 :]) for jid in later.stranded}
-        moments = [min(first_after(starts[jid], kill.at), again.get(jid, end)) for jid in kill.stranded - buried]
-        if moments:
-            last = max(moments)
-            found.append(Recovery(last - kill.at, longest_served(kill.at, last, outages)))
-    return found
+            end = ends.get((fact.jid, fact.owner, fact.n, fact.pid))
+            run = Run(fact.jid, fact.attempt, fact.pid, fact.at, end and end.at, end and end.what)
+            runs.setdefault(fact.jid, []).append(run)
+    return runs
 
 
-def longest_served(start: float, end: float, outages: Iterable[tuple[float, float]]) -> float:
-    """The longest stretch between two moments in which the server was alive."""
-    longest = 0.0
-    for down, up in outages:
-        if down < end and up > start:
-            longest = max(longest, down - start)
-            start = up
-    return max(longest, end - start)
+def surplus(runs: Sequence[Run]) -> int:
+    """How many of these runs were not called for: one is, and one more after each attempt that failed or snoozed."""
+    failed = {run.attempt for run in runs if run.word == "fail"}
+    return len(runs) - 1 - len(failed) - any(run.word == "later" for run in runs)
 
 
-def outages_of(facts: Iterable[Fact]) -> list[tuple[float, float]]:
-    """From when to when the server was dead."""
-    downs, ups = ([fact.at for fact in facts if fact.what == what] for what in ("down", "up"))
-    return list(zip(downs, ups, strict=True))
+def was_hit(run: Run, hits: dict[int, float]) -> bool:
+    """Whether the fault met this run before its outcome was written. `hits` says from when on that may be."""
+    return run.pid in hits and (run.ended is None or run.ended >= hits[run.pid])
 
 
-def first_after(times: Sequence[float], moment: float) -> float:
-    """The first of these ascending times after `moment`; endless if there is none."""
-    i = bisect_right(times, moment)
-    return times[i] if i < len(times) else float("inf")
+def recovery(bed: ChaosBed, runs: dict[str, list[Run]]) -> float | None:
+    """Seconds from the mark until all that was in flight had started again."""
+    mark = bed.marked
+    if mark is None:
+        return None
+    waits = [wait_of(runs.get(jid, []), mark) for jid in bed.pushed.before(mark)]
+    found = [wait for wait in waits if wait is not None]
+    return max(found) if found else None
 
 
-def spread(values: Sequence[float]) -> str:
-    """Median and maximum."""
-    return f"median {median(values):.2f} s, max {max(values):.2f} s" if values else "none"
+def wait_of(runs: Sequence[Run], mark: float) -> float | None:
+    """How long after the mark a job started again; None if it did not have to, 0 if it was running in good hands."""
+    before = [run for run in runs if run.started < mark]
+    after = [run for run in runs if run.started >= mark]
+    if before and before[-1].ended is not None:
+        return None
+    return after[0].started - mark if after else None

@@ -1,6 +1,7 @@
 """The jobs of the killing tests. Each run is noted in the ledger before anything else and after everything else.
 
-`open_ledger` is called first, by a worker's process (`host.py`) or by a test that runs a worker in its own.
+`open_ledger` is called first, by a worker's process (`host.py`) or by a test that runs a worker in its own. The jobs of
+the chaos bed stand in `mix.py`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,25 @@ _ledger: Ledger | None = None
 _running: set[tuple[str, int]] = set()
 
 
+class Run:
+    """A run that is being noted. `word` is the fact that its good end is noted as."""
+
+    def __init__(self, job: RunningJob) -> None:
+        self.job = job
+        self.jid, self.token, self.attempt = job.jid, job.token, job.attempt
+        self.word = "end"
+
+
 def open_ledger(path: Path) -> Ledger:
     """Note the runs of this process in the file at `path`."""
     global _ledger
     _ledger = Ledger(path)
+    return _ledger
+
+
+def ledger() -> Ledger:
+    """The ledger of this process."""
+    assert _ledger is not None, "open_ledger was not called"
     return _ledger
 
 
@@ -38,20 +54,20 @@ def running() -> int:
 
 
 @contextmanager
-def noted() -> Iterator[RunningJob]:
+def noted() -> Iterator[Run]:
     """A run, from its first moment to its last."""
-    run = pillion.current_job()
-    assert run is not None
-    assert _ledger is not None, "open_ledger was not called"
-    _ledger.note_run("start", run)
+    job = pillion.current_job()
+    assert job is not None
+    run = Run(job)
+    ledger().note_run("start", job)
     _running.add(run.token)
     try:
         yield run
     except BaseException:
-        _ledger.note_run("fail", run)
+        ledger().note_run("fail", job)
         raise
     else:
-        _ledger.note_run("end", run)
+        ledger().note_run(run.word, job)
     finally:
         _running.discard(run.token)
 
@@ -70,20 +86,6 @@ class QuickAsync(pillion.Job):
     async def perform(self, ms: float) -> None:
         with noted():
             await asyncio.sleep(ms / 1000)
-
-
-class Flaky(pillion.Job, name="CrashFlaky", retry=5):
-    """Fails the first time and succeeds as a retry."""
-
-    @staticmethod
-    def retry_in(count: int, error: BaseException, job: object) -> int:
-        return 1
-
-    def perform(self, ms: float) -> None:
-        with noted() as run:
-            time.sleep(ms / 1000)
-            if run.attempt == 1:
-                raise ConnectionError("the first attempt fails")
 
 
 class Neighbour(pillion.Job):
@@ -113,13 +115,12 @@ class Pill(pillion.Job):
 
     def perform(self, company: int, folder: str) -> None:
         with noted() as run:
-            assert _ledger is not None
             again = _been_here(folder, run.jid)
             patience = PATIENCE if again else FIRST_RUN / 2
             deadline = time.monotonic() + patience
             while running() - 1 < company and time.monotonic() < deadline:
                 time.sleep(LOOK)
-            _ledger.note_run("beside" if running() > 1 else "alone", run)
+            ledger().note_run("beside" if running() > 1 else "alone", run.job)
             if not again:
                 os._exit(1)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -132,6 +133,11 @@ def _been_here(folder: str, jid: str) -> bool:
         return True
     mark.touch()
     return False
+
+
+def been_here(jid: str) -> bool:
+    """The same, remembered beside the ledger."""
+    return _been_here(str(ledger().path.parent), jid)
 
 
 class Held(pillion.Job, retry=5):

@@ -6,11 +6,6 @@ leaves by itself.
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -25,73 +20,15 @@ from pillion.store import ops
 from pillion.store.connection import Store
 from tests import leaks
 from tests.crash.ledger import Ledger
+from tests.crash.processes import Process
 from tests.servers import Server
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 LEASE = 1.0
 REDIS = {"timeout": 0.4, "connect_timeout": 0.4}
 """Finite and short: a renewal period of this lease is a sixth of a second."""
 
 FAST = {"lease": LEASE, "heartbeat": 1.0, "poll_interval_average": 0.3, "timeout": 5.0}
-
-
-class Process:
-    """One worker process. `log` is the file it writes to."""
-
-    def __init__(self, options: dict[str, Any], log: Path) -> None:
-        self.log = log
-        with log.open("ab") as out:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", "tests.crash.host", json.dumps(options)],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=out,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid
-
-    @property
-    def code(self) -> int | None:
-        """The exit code, None while it runs."""
-        return self._popen.poll()
-
-    def kill(self) -> None:
-        """SIGKILL; returns when the process is gone. Harmless if it is already."""
-        self._signal(signal.SIGKILL)
-        self.wait()
-
-    def pause(self) -> None:
-        """SIGSTOP; returns when it has stopped."""
-        self._signal(signal.SIGSTOP)
-        wait_until(lambda: state_of(self.pid) in "TZX", what=f"process {self.pid} to stand still")
-
-    def resume(self) -> None:
-        """SIGCONT; harmless if it was not paused."""
-        self._signal(signal.SIGCONT)
-
-    def stop(self, timeout: float = 20) -> int:
-        """SIGTERM; returns the exit code."""
-        self._signal(signal.SIGTERM)
-        return self.wait(timeout)
-
-    def wait(self, timeout: float = 20) -> int:
-        """Wait until it ends; returns the exit code."""
-        code = self._popen.wait(timeout)
-        if self._popen.stdin is not None:
-            self._popen.stdin.close()
-        return code
-
-    def said(self) -> str:
-        """What it wrote to its log."""
-        return self.log.read_text(errors="replace")
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.code is None:
-            self._popen.send_signal(number)
 
 
 class Bed:
@@ -203,7 +140,7 @@ class Bed:
         """Keys of ours that nobody needs when all workers have left."""
         with self.server.client() as client:
             keys = [key.decode() for key in client.scan_iter(match="pillion:*", count=1000)]
-        stay = ("pillion:fenced", "pillion:suspects", "pillion:rescued:", "pillion:once:")
+        stay = ("pillion:fenced", "pillion:suspects", "pillion:rescued:", "pillion:once:", "pillion:runs")
         return sorted(key for key in keys if not key.startswith(stay))
 
     def leftovers_of(self, *alive: Process) -> list[str]:
@@ -239,6 +176,7 @@ class Bed:
         """End everything, whatever state it is in."""
         for process in self.processes:
             process.kill()
+            process.close()
         self.store.close()
         self.ledger.close()
 
@@ -252,21 +190,3 @@ def jids_of(pushed: Sequence[str | None] | int) -> list[str]:
 def ended(bed: Bed, jids: Iterable[str]) -> bool:
     """Whether each of these jobs has run to its end at least once."""
     return set(jids) <= bed.ledger.count("end").keys()
-
-
-def state_of(pid: int) -> str:
-    """The kernel's letter for a process: R, S, T for stopped, Z for a zombie; X where it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return "X"
-    return stat.rpartition(")")[2].split()[0]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process of that id exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

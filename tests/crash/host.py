@@ -1,44 +1,51 @@
-"""A worker process of the killing tests: `python -m tests.crash.host '{"redis": ..., "ledger": ..., "lease": 1.0}'`.
+"""A worker process of the killing tests, as `processes.py` forks it: `main({"ledger": ..., "redis": ...})`.
 
-It runs the jobs of `app.py` with a short lease, and writes into the ledger what a test wants to know of the worker:
+It runs the jobs of `app.py` and `mix.py` and writes into the ledger what a test wants to know of the worker:
 
     lost     a lease was lost; `n` is how many of its jobs were running
     rescued  a job of a dead owner was given back here
 
-When the test's end of its standard input closes, it leaves at once: nothing outlives a test that died.
+With `processes` it is `pillion worker --processes N` instead, whose zygote imports `mix.py`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
-from pillion.events import JobRescued, LeaseLost
+import pillion.cli.app
 from pillion.setup import Setup
-from pillion.worker import Worker
+from pillion.worker.supervisor import restarts
+from pillion.worker.worker import Worker
+from tests.crash import mix, sabotage
 from tests.crash.app import open_ledger
+from tests.crash.processes import environment
+
+LONG_LIFE = 0.3
 
 
 def main(options: dict[str, Any]) -> int:
-    threading.Thread(target=leave_with_the_test, daemon=True).start()
+    """Run a worker, or a supervisor of several, until told to stop; returns the exit code."""
+    if "processes" in options:
+        return supervise(options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(message)s", datefmt="%H:%M:%S")
-    ledger = open_ledger(Path(options.pop("ledger")))
+    sabotage.apply_asked()
+    open_ledger(Path(options.pop("ledger")))
     setup = Setup(**options)
-    setup.events.subscribe(LeaseLost, lambda lost: ledger.note("lost", owner=lost.owner, n=lost.running))
-    setup.events.subscribe(JobRescued, lambda saved: ledger.note("rescued", saved.jid or "-", saved.owner))
+    mix.watch(setup)
     return Worker(setup).run()
 
 
-def leave_with_the_test() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(0)
+def supervise(options: dict[str, Any]) -> int:
+    """Be the supervisor. Its zygote is a fresh interpreter, and hears of everything through the environment.
 
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    Here every process dies again and again, so one that lived for a moment counts as one that can.
+    """
+    restarts.LONG_LIFE = LONG_LIFE
+    os.environ[mix.LEDGER] = options.pop("ledger")
+    os.environ.update(environment(options))
+    sys.argv = ["pillion", "worker", "tests.crash.mix"]
+    return pillion.cli.app.run(sys.argv[1:])

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Fact(NamedTuple):
     """One line.
 
     Attributes:
-        what: `start`, `end` or `fail` of a run, or a word of the worker's own (see `host.py`).
+        what: `start`, `end`, `fail` or `later` of a run, or a word of the worker's own (see `host.py`).
         jid: the job, "-" where the fact is not about one.
         owner, n: the fencing token of the run.
         attempt: 1 for the first run, 2 for the first retry.
@@ -49,6 +49,9 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._facts: list[Fact] = []
+        self._by_jid: defaultdict[str, list[Fact]] = defaultdict(list)
+        self._by_what: defaultdict[str, list[Fact]] = defaultdict(list)
+        self._jids: defaultdict[str, set[str]] = defaultdict(set)
         self._offset = 0
         self._descriptor = os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o600)
 
@@ -62,10 +65,20 @@ class Ledger:
         owner, n = run.token
         self.note(what, run.jid, owner, n, run.attempt)
 
-    def facts(self, what: str | None = None, jid: str | None = None) -> list[Fact]:
-        """Everything noted so far, in the order of writing; only these facts and this job where they are given."""
-        self._facts += self._fresh()
-        return [fact for fact in self._facts if what in (None, fact.what) and jid in (None, fact.jid)]
+    def facts(self, what: str | None = None, jid: str | None = None, since: float = 0.0) -> list[Fact]:
+        """Everything noted so far, in the order of writing; only these facts, this job, this time where given."""
+        self._read()
+        known = self._facts
+        if jid is not None:
+            known = self._by_jid.get(jid, [])
+        elif what is not None:
+            known = self._by_what.get(what, [])
+        return [fact for fact in known if what in (None, fact.what) and fact.at >= since]
+
+    def jids(self, what: str) -> Set[str]:
+        """The jobs that have this fact; the set grows as more is read."""
+        self._read()
+        return self._jids[what]
 
     def count(self, what: str) -> Counter[str]:
         """How often each jid has this fact."""
@@ -74,6 +87,13 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+    def _read(self) -> None:
+        for fact in self._fresh():
+            self._facts.append(fact)
+            self._by_jid[fact.jid].append(fact)
+            self._by_what[fact.what].append(fact)
+            self._jids[fact.what].add(fact.jid)
 
     def _fresh(self) -> Iterator[Fact]:
         lines = self._unread().splitlines(keepends=True)
@@ -85,4 +105,4 @@ class Ledger:
 
     def _unread(self) -> bytes:
         size = os.fstat(self._descriptor).st_size - self._offset
-        return os.pread(self._descriptor, size, self._offset)
+        return os.pread(self._descriptor, size, self._offset) if size else b""

@@ -18,7 +18,7 @@ from pillion.types import Claim, Done, Settlement
 from pillion.worker import Worker
 from tests.crash.app import Held, HeldAsync, Quick, open_ledger
 from tests.crash.bed import Bed, ended, jids_of
-from tests.crash.proxy import Mischief, Proxy, Words
+from tests.proxy import Mischief, Proxy, Words
 from tests.servers import Server
 
 pytestmark = pytest.mark.chaos

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,3 +219,22 @@ class Killer:
     def stop(self) -> None:
         """End no more."""
         self._over.set()
+
+
+class Thread(threading.Thread):
+    """A thread of the fleet; `check` raises what ended it."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(name=getattr(work, "__qualname__", "killer"), daemon=True)
+        self._work = work
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # told by `check`
+            self.error = error
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise AssertionError(f"the {self.name} thread ended") from self.error

@@ -29,9 +29,8 @@ import pytest
 
 from pillion import Client
 from tests.conftest import NewServer, Ruby
-from tests.crash.chaos import Thread
 from tests.crash.ledger import Ledger
-from tests.interop.crew import TERM_TIMEOUT, End, Killer, PillionSeat, RubySeat, Seat, standing
+from tests.interop.crew import TERM_TIMEOUT, End, Killer, PillionSeat, RubySeat, Seat, Thread, standing
 from tests.interop.recorder import Recorder
 from tests.interop.sides import HERE, Console, Sidekiq, make_due
 from tests.servers import Server, available_kinds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import re
@@ -11,8 +12,10 @@ import pytest
 import redis
 
 from pillion import Client
+from pillion.web import dashboard
 from tests.interop.sides import Console, Pillion, app, wait_for_member, wait_for_runs
 from tests.waiting import wait_until
+from tests.web.visitor import Visitor
 
 GET = """
 require "sidekiq/web"
@@ -99,6 +102,25 @@ def test_its_buttons_retry_kill_and_add(ours: Client, console: Console, client: 
     assert [run["args"] for run in wait_for_runs(client, 5)][-1] == ["later", 2**60]
     press(console, "/queues", "/queues/unserved", delete="Delete")
     assert client.exists("queue:unserved") == 0
+
+
+@pytest.mark.rule("web.stats", "web.stats-queues")
+def test_our_stats_are_its_stats(ours: Client, console: Console, client: redis.Redis) -> None:
+    """The same figures under the same keys in the same order; newer ones come after those that 6.4 has."""
+    visitor = Visitor(dashboard(ours, auth=lambda _: "viewer"), asyncio.Runner())
+    for path in ("/stats/queues", "/stats"):
+        theirs, found = json.loads(page(console, path)), visitor.get(path).json
+        if path == "/stats":
+            for part, figures in theirs.items():
+                assert [*found[part]][: len(figures)] == [*figures] if isinstance(figures, dict) else part in found
+            moving = {"used_memory_human", "used_memory_peak_human", "connected_clients"}
+            theirs = {**theirs["sidekiq"], **{k: v for k, v in theirs["redis"].items() if k not in moving}}
+            found = {name: value for part in ("sidekiq", "redis") for name, value in found[part].items()}
+            found = {name: found[name] for name in theirs}
+        assert {**found, "default_latency": 0} == {**theirs, "default_latency": 0}
+    visitor.runner.run(ours.aclose())
+    visitor.runner.close()
+    client.lpush("release", "now")
 
 
 @pytest.mark.rule("process.signal", "life.embedded")

@@ -139,15 +139,16 @@ class Reference:
 
     def _claim(self, holder: Holder, want: int, tray: int, shares: list[tuple[str, int]]) -> list[tuple[int, str, str]]:
         found: list[tuple[int, str, str]] = []
-        free = {name: (tray + place) * TRAY for place, (name, _) in enumerate(shares)}
+        free: dict[str, int] = {}
         looked = [(name, share) for name, share in shares if name not in self.paused]
         for most in (looked, [(name, want) for name, _ in looked]):
             for name, share in most:
                 for _ in range(min(share, want - len(found), len(self.queues.get(name, [])))):
                     jid = self.queues[name].pop()
-                    holder.claims[free[name]] = (name, jid)
-                    found.append((free[name], name, jid))
-                    free[name] += 1
+                    n = free.get(name) or (tray + len(free)) * TRAY
+                    holder.claims[n] = (name, jid)
+                    found.append((n, name, jid))
+                    free[name] = n + 1
             if not found:
                 break
         return found

@@ -98,7 +98,7 @@ class TimedStore(Store):
         self._wire.told(timed, result)
         return result
 
-    def session(self) -> Session:
+    def session(self, role: str = "fetcher") -> Session:
         return BrittleSession(self._wire)
 
 

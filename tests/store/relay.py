@@ -13,7 +13,8 @@ from typing import Any
 
 import hiredis
 
-READ = 65_536
+from tests.proxy import hang_up, receive, send
+
 SMALL = 4_096
 _MORE = object()
 
@@ -119,25 +120,3 @@ class Relay:
 
     def _spawn(self, target: Callable[..., Any], *args: Any) -> None:
         threading.Thread(target=target, args=args, daemon=True).start()
-
-
-def receive(sock: socket.socket) -> bytes:
-    try:
-        return sock.recv(READ)
-    except OSError:
-        return b""
-
-
-def send(sock: socket.socket, data: bytes) -> bool:
-    try:
-        sock.sendall(data)
-    except OSError:
-        return False
-    return True
-
-
-def hang_up(sock: socket.socket) -> None:
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return

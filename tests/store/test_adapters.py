@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -50,7 +50,7 @@ __all__ = ["ca", "certificates", "guarded", "tls"]  # fixtures
 
 adapters.register("bare-sockets", BareSockets)
 
-SHIPPED = ("redis-py", "valkey-py")
+SHIPPED = ("sockets", "redis-py", "valkey-py")
 FOREVER = {"connect_timeout": PATIENCE, "timeout": PATIENCE, "checkout_timeout": PATIENCE}
 
 
@@ -98,7 +98,7 @@ print(*sorted({"redis", "valkey"} & sys.modules.keys()))
     for name in (*SHIPPED, "third"):
         words = [sys.executable, "-c", program, server.url, name]
         found[name] = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
-    assert found == {"redis-py": "redis", "valkey-py": "valkey", "third": ""}
+    assert found == {"sockets": "", "redis-py": "redis", "valkey-py": "valkey", "third": ""}
 
 
 def test_an_adapter_itself_may_be_given(new_face: NewFace, server: Server) -> None:
@@ -171,6 +171,37 @@ def test_where_nobody_listens(adapter: str, new_face: NewFace) -> None:
             new_face({"url": url, "adapter": adapter}).push(JOB)
 
 
+def test_a_host_whose_first_address_is_silent_has_others(
+    adapter: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, ExitStack() as unanswered:
+        for _ in range(2):  # more than it has room for, so nobody else is let in
+            one = unanswered.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+        places = [deaf.getsockname(), ("127.0.0.1", server.port)]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        store = Store(settings(adapter, "redis://two.example:6379", connect_timeout=1.0))
+        assert store.run(WHO)
+        store.close()
+
+
+@pytest.mark.parametrize("adapter", SHIPPED)
+def test_a_server_that_has_no_room_may_have_some_in_a_while(
+    adapter: str, new_face: NewFace, own_server: Server
+) -> None:
+    admin = own_server.client()
+    admin.config_set("maxclients", 1)
+    face = new_face({"url": own_server.url, "adapter": adapter})
+    try:
+        with pytest.raises(Unavailable):
+            face.push(JOB)
+    finally:
+        admin.config_set("maxclients", 1000)
+    assert face.push(JOB)
+
+
 def test_passwords_and_users(adapter: str, new_face: NewFace, guarded: Server) -> None:
     at, also = f"127.0.0.1:{guarded.port}/0", {"adapter": adapter}
     for url in (f"redis://:{QUOTED}@{at}", f"redis://app:{QUOTED}@{at}", f"unix://app:{QUOTED}@{guarded.socket_path}"):
@@ -205,9 +236,12 @@ def test_a_server_that_never_answers_is_given_up(adapter: str, new_face: NewFace
             assert theirs.makefile("rb").read().startswith(b"*2\r\n$5\r\nHELLO")  # up to its end: it was closed
 
 
-def hang_up(listener: socket.socket) -> None:
+def hang_up(listener: socket.socket, words: bytes = b"") -> None:
     theirs, _ = listener.accept()
-    theirs.close()
+    with theirs:
+        if words:
+            theirs.recv(100)
+            theirs.sendall(words)
 
 
 def test_a_server_that_hangs_up_is_given_up(adapter: str, new_face: NewFace) -> None:
@@ -217,6 +251,15 @@ def test_a_server_that_hangs_up_is_given_up(adapter: str, new_face: NewFace) -> 
         with pytest.raises(Unavailable, match="cannot reach Redis"):
             new_face({"url": url_of(listener), "adapter": adapter, **HASTY}).push(JOB)
         hanging_up.join(PATIENCE)
+
+
+def test_what_is_no_redis_is_nobody(adapter: str, new_face: NewFace) -> None:
+    with silence() as listener:
+        answering = threading.Thread(target=hang_up, args=[listener, b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+        answering.start()
+        with pytest.raises(Unavailable, match=r"(?i)cannot reach Redis .*protocol error"):
+            new_face({"url": url_of(listener), "adapter": adapter, **HASTY}).push(JOB)
+        answering.join(PATIENCE)
 
 
 def test_who_is_cancelled_while_connecting_leaves_nothing_open(adapter: str) -> None:
@@ -601,7 +644,7 @@ def test_who_may_not_say_it_may_push(adapter: str, new_face: NewFace, guarded: S
 
 def test_only_names_that_are_known_are_found(new_face: NewFace, server: Server) -> None:
     for name in ("no-such", "tests.store.third_adapter:BareSockets", 5, BareSockets):
-        with pytest.raises(ConfigError, match=r"expected one of redis-py, valkey-py, .*got .*adapters\.register"):
+        with pytest.raises(ConfigError, match=r"expected one of .*redis-py, valkey-py, .*got .*adapters\.register"):
             new_face({"url": server.url, "adapter": name}).push(JOB)
     with pytest.raises(ConfigError, match="which is taken"):
         adapters.register("redis-py", BareSockets)

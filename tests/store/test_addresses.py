@@ -66,7 +66,7 @@ def test_passwords_and_users(new_face: NewFace, guarded: Server) -> None:
     at = f"127.0.0.1:{guarded.port}/0"
     for url in (f"redis://:{QUOTED}@{at}", f"redis://app:{QUOTED}@{at}", f"unix://app:{QUOTED}@{guarded.socket_path}"):
         assert new_face(url).push(JOB)
-    with pytest.raises(Refused, match=r"refused the credentials: invalid username-password .*check both"):
+    with pytest.raises(Refused, match=r"refused the credentials: .*invalid username-password .*check both"):
         new_face(f"redis://app:wrong@{at}").push(JOB)
     with pytest.raises(Refused, match=r"refused the credentials: .*redis://:PASSWORD@host"):
         new_face(f"redis://{at}").push(JOB)
@@ -103,7 +103,7 @@ def test_an_address_may_name_the_connection(new_face: NewFace, server: Server) -
 
 
 def test_a_port_where_nobody_listens(new_face: NewFace) -> None:
-    with pytest.raises(Unavailable, match=r"^cannot reach Redis at redis://localhost:1/0: Error 111 "):
+    with pytest.raises(Unavailable, match=r"^cannot reach Redis at redis://localhost:1/0: [^:]*111"):
         new_face("redis://localhost:1/0").push(JOB)
     with pytest.raises(Unavailable, match=r"^cannot reach Redis at redis://no-such-host.invalid:6379"):
         new_face("redis://no-such-host.invalid:6379").push(JOB)
@@ -421,7 +421,7 @@ def sentinel(kind: Kind, server: Server) -> Iterator[Sentinel]:
 def test_a_name_that_no_sentinel_knows(new_face: NewFace, sentinel: Sentinel) -> None:
     with pytest.raises(Unavailable, match=r"at primary 'other' of sentinels 127.0.0.1:\d+: .*does not know it"):
         new_face({"sentinels": [sentinel.address], "master": "other"}).push(JOB)
-    with pytest.raises(Unavailable, match=r"no Sentinel tells where it is \(127.0.0.1:\d+: Error 111"):
+    with pytest.raises(Unavailable, match=r"no Sentinel tells where it is \(127.0.0.1:\d+: .*111"):
         new_face({"sentinels": [f"127.0.0.1:{free_port()}"], "master": MASTER}).push(JOB)
     for given in ({"sentinels": [sentinel.address]}, {"master": MASTER}):
         with pytest.raises(ConfigError, match=r"sentinels|master"):

@@ -221,7 +221,7 @@ def test_a_paused_queue_is_skipped_from_the_next_step_on(bench: Bench) -> None:
     bench.push("q", "a")
     bench.push("r", "b")
     bench.redis.sadd("paused", "q")
-    assert bench.step(want=5, queues=["q", "r"]).claims == [(ops.claim_number(2, 0), "r", b"b")]
+    assert bench.step(want=5, queues=["q", "r"]).claims == [(ops.claim_number(1, 0), "r", b"b")]
     bench.redis.srem("paused", "q")
     assert bench.step(want=5, queues=["q", "r"]).claims == [(ops.claim_number(3, 0), "q", b"a")]
 
@@ -231,7 +231,7 @@ def test_a_queue_of_the_wrong_type_is_reported_and_holds_nothing_up(bench: Bench
     bench.redis.set("queue:bad", "surprise")
     bench.push("q", "a")
     stepped = bench.step(want=5, queues=["bad", "q"])
-    assert stepped.claims == [(ops.claim_number(2, 0), "q", b"a")]
+    assert stepped.claims == [(ops.claim_number(1, 0), "q", b"a")]
     assert [subject for subject, _ in stepped.errors] == ["bad"]
     assert "WRONGTYPE" in stepped.errors[0][1]
 
@@ -401,6 +401,27 @@ def test_an_idle_session_hears_a_push_and_an_unpause_but_not_its_own_lease(bench
             lambda heard=heard, key=key: heard.update(session.changed()) or key in heard, what=f"news of {key!r}"
         )
         bench.redis.delete("queue:r")
+    session.close()
+
+
+def test_a_server_that_tracks_for_a_session_forgets_the_trays_that_are_gone(bench: Bench) -> None:
+    """Redis 7.0 remembers every key of a script; what nobody writes again would stay in its memory for good."""
+    bench.join()
+    session = bench.store.session()
+    session.open()
+    assert session.track()
+    settled: list[Settlement] = []
+    remembered = []
+    for tray in range(1, 21):
+        bench.push("q", "a", "b")
+        want = Want(5, tray, (("r", 5), ("q", 5)))
+        rules = {"dead_max": 9, "dead_timeout": 9.0, "wake": True}
+        done = session.call(ops.step(bench.keys, bench.owner, LEASE_MS, settled, want, **rules))
+        assert isinstance(done, Stepped)
+        assert len(done.claims) == 2
+        settled = [Settlement(Claim(bench.owner.name, n, queue, raw), Done()) for n, queue, raw in done.claims]
+        remembered.append(bench.redis.info("stats")["tracking_total_keys"])
+    assert remembered[-1] <= remembered[4] + 1
     session.close()
 
 

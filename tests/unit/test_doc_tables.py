@@ -43,6 +43,24 @@ def worker_flags() -> set[str]:
     return {"APP...", "-h", "--help"}.union(*(option.opts for option in options if not option.hidden))
 
 
+def keys_of_the_terminal() -> list[str]:
+    """The keys of `pillion top` but for 1 to 9, as people call them."""
+    from pillion.cli.top.app import Top
+
+    signs = {"slash": "/", "colon": ":", "question_mark": "?", "left_square_bracket": "[", "right_square_bracket": "]"}
+    found = [key for binding in Top.BINDINGS for key in binding.key.split(",")]  # type: ignore[union-attr]
+    return [*(signs.get(key, key) for key in found if not key.isdecimal()), "enter"]
+
+
+def looking_and_acting_flags() -> set[str]:
+    """The options of the commands of that page."""
+    page = BY_NAME["command-line.md"]
+    rows = [*page.table("Command", "Shows"), *page.table("Command", "Does"), ["`pillion completion`"]]
+    commands = [import_module(f"pillion.cli.{words.split()[1]}").command for words in names(rows)]
+    options = [option for command in commands for option in command.params if isinstance(option, click.Option)]
+    return {"-h", "--help"}.union(*(option.opts for option in options))
+
+
 TABLES: dict[tuple[str, ...], Callable[[], set[str]]] = {
     ("jobs.md", "Option", "Value", "Without it", "Meaning"): lambda: (
         {"queue", "retry_queue", *job_options._RULES} - job_options.TRANSPORT - job_options.RUN
@@ -51,6 +69,8 @@ TABLES: dict[tuple[str, ...], Callable[[], set[str]]] = {
     ("jobs.md", "Option", "Value", "Meaning"): lambda: {"jid", *job_options.TIMING, *job_options.TRANSPORT},
     ("errors-and-retries.md", "Class", "Raised when"): lambda: classes(errors, BaseException),
     ("worker.md", "Flag", "Meaning"): worker_flags,
+    ("command-line.md", "Option", "Of", "Meaning"): looking_and_acting_flags,
+    ("terminal.md", "Key", "Does"): lambda: set(keys_of_the_terminal()),
     ("worker.md", "Moment", "When"): lambda: set(LIFECYCLE),
     ("logging.md", "Event", "Told when"): lambda: classes(events, events.Event) - {"Event"},
     ("testing.md", "Mode", "A push", "For"): lambda: set(testing.Mode.__args__),
@@ -73,7 +93,11 @@ def test_every_verb_and_its_twin_stand_there() -> None:
 
 def test_every_command_and_exit_code_stands_there() -> None:
     page = BY_NAME["worker.md"]
-    assert {words.split()[1] for words in names(page.table("Command", ""))} | {"worker"} == COMMANDS.keys()
+    other = BY_NAME["command-line.md"]
+    listed = [*names(page.table("Command", "")), *names(other.table("Command", "Shows"))]
+    listed += names(other.table("Command", "Does"))
+    assert {words.split()[1] for words in listed} | {"worker", "completion"} == COMMANDS.keys()
+    assert [row[0] for row in other.table("Code", "Means")] == [str(int(code)) for code in Exit]
     assert [row[0] for row in page.table("Exit code", "")] == [str(int(code)) for code in Exit]
 
 
@@ -183,6 +207,14 @@ LIVES = {
     "pillion:rescued:<jid>": [keys.RESCUED_TTL],
     "pillion:suspects": [keys.RESCUED_TTL],
     "pillion:fenced": [keys.FENCED_TTL],
+    "pillion:runs:<state>": [keys.RUNS_TTL],
+    "pillion:runs": [keys.RUNS_TTL],
+    "pillion:ask:<identity>": [keys.ASK_TTL],
+    "pillion:stacks:<number>": [keys.STACKS_TTL],
+    "pillion:operations": [keys.OPERATION_TTL],
+    "pillion:operation:<id>": [keys.OPERATION_TTL],
+    "pillion:parked:<id>": [keys.UNDO_TTL],
+    "pillion:parked:<id>:<n>": [keys.UNDO_TTL],
     "<identity>": [keys.PROCESS_TTL],
     "<identity>:work": [keys.PROCESS_TTL],
     "<identity>:workers": [keys.PROCESS_TTL],

@@ -43,7 +43,8 @@ def test_imports_go_down_the_floors_only() -> None:
 def test_every_module_of_the_lowest_floors_stands_in_the_contract_that_keeps_them_pure() -> None:
     floors, pure = (contract("every module stands on one"), contract("no network"))
     named = {f"pillion.{tail.strip(' ()')}" for layer in floors["layers"][-2:] for tail in layer.split(":")}
-    named |= {f"pillion.store.{name}" for name in ("keys", "op", "ops", "reads", "repair", "rescue")}
+    store = ("keys", "op", "operations", "ops", "reads", "repair", "rescue", "run_log", "stacks")
+    named |= {f"pillion.store.{name}" for name in store}
     existing = named & grimp.build_graph("pillion", cache_dir=None).modules
     assert sorted(existing) == sorted(pure["source_modules"])
 
@@ -133,7 +134,7 @@ def test_public_names_exist_and_are_sorted() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["help", "demo", "test", "check", "lint", "types", "format", "clean", "fuzz", "bench"]
+    "target", ["help", "demo", "test", "check", "lint", "types", "format", "clean", "fuzz", "bench", "chaos"]
 )
 def test_make_lists_its_targets(target: str) -> None:
     listed = subprocess.run(["make", "-s", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout

@@ -18,15 +18,18 @@ from tests.waiting import wait_until
 
 
 class Harness:
-    """A setup, a client and as many embedded workers as a test starts; all are stopped at the end."""
+    """A setup, a client and as many embedded workers as a test starts; all are stopped at the end.
 
-    def __init__(self, server: Server, **options: Any) -> None:
+    `redis` says how they reach the server, where that is not by its own address.
+    """
+
+    def __init__(self, server: Server, *, redis: Any = None, **options: Any) -> None:
         options.setdefault("lease", 2.0)
         options.setdefault("heartbeat", 0.2)
         options.setdefault("poll_interval_average", 0.1)
         options.setdefault("capsules", (Capsule(concurrency=3),))
         self.server = server
-        self.setup = Setup(server.url, **options)
+        self.setup = Setup(redis or server.url, **options)
         self.client = Client(setup=self.setup)
         self.redis: redis.Redis = server.client()
         self.workers: list[Worker] = []

@@ -159,8 +159,6 @@ def test_a_job_that_waited_for_another_on_the_loop_sees_none_of_its_context_vari
                 hands.release_on_loop()
 
     holder = Starter(hands)
-    for n in range(3):
-        hands.put_on_loop(holder, n)
-    hands.pump()
+    hands.put_on_loop(holder, range(3))
     assert [seen.get(timeout=10) for _ in range(3)] == [None, None, None]
     assert loop.stop(10)

@@ -63,6 +63,31 @@ def test_the_wait_ends_when_the_oldest_claim_that_nobody_has_begun_is_overdue(cl
     assert pace.overdue() == [3, 4]
 
 
+def test_jobs_of_a_second_are_never_claimed_ahead_however_their_ends_bunch(clock: Clock, executor: Executor) -> None:
+    """Looks come when jobs end. Two within a millisecond must not be taken for a thousand per second."""
+    pace = Pace(executor, clock)
+    ahead = []
+    for n in range(40):
+        taken(executor, pace, 2 * n, 2 * n + 1)
+        clock.seconds += 1
+        for number in (2 * n, 2 * n + 1):
+            ahead.append(pace.prefetch())
+            del executor.unstarted[number]
+            clock.seconds += 0.0006
+        ahead.append(pace.prefetch())
+    assert ahead == [0] * 120
+
+
+def test_jobs_of_microseconds_are_claimed_ahead_for_20_ms(clock: Clock, executor: Executor) -> None:
+    pace, ahead = Pace(executor, clock), 0
+    for n in range(500):
+        taken(executor, pace, n)
+        del executor.unstarted[n]
+        clock.seconds += 0.001
+        ahead = pace.prefetch()
+    assert 18 <= ahead <= 20
+
+
 def test_a_sleeping_fetcher_is_woken_once(executor: Executor) -> None:
     woken: list[bool] = []
     executor.wake = lambda: woken.append(True)

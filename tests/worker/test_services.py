@@ -427,10 +427,12 @@ def test_nothing_is_started_once_the_lease_could_be_gone(bed: Harness) -> None:
     executor = pillion.Worker(bed.setup, embedded=True).fetchers[0].executor
     claim = Claim("o", 1, "default", foreign("arrives", "too late").encode())
     executor.valid_until = bed.setup.config.clock.steady() - 0.001
-    executor.dispatch([claim], lambda raw: False)
+    executor.take([claim])
+    executor.start(lambda raw: False)
     wait_until(lambda: executor.finished, what="the claim to come back")
     assert executor.finished.popleft().outcome is REQUEUE
     executor.valid_until = bed.setup.config.clock.steady() + 60
-    executor.dispatch([Claim("o", 2, "default", foreign("arrives", "in time").encode())], lambda raw: False)
+    executor.take([Claim("o", 2, "default", foreign("arrives", "in time").encode())])
+    executor.start(lambda raw: False)
     assert ran.get(timeout=10) == "in time"
     executor.end()

@@ -17,48 +17,91 @@ through a `pillion.Client`, by default the one that jobs are pushed through."""
 
 from __future__ import annotations
 
+from pillion.api.audit import Audit, Note
 from pillion.api.bulk import Bulk, Fault, Progress, Tally
+from pillion.api.causes import Cause, Causes, Survey
 from pillion.api.deploy import Deploy
+from pillion.api.driver import Operator, adrive, drive
 from pillion.api.faces import Page, Walk
 from pillion.api.metrics import LABELS, JobResult, Mark, Metrics, Result
+from pillion.api.operations import Operation, Operations, Preview
+from pillion.api.overview import Overview, Snapshot
 from pillion.api.processes import Process, ProcessSet
+from pillion.api.query import Query, QuerySyntax, Term
 from pillion.api.queue import Queue, QueuedJob, Queues, QueueSummary
 from pillion.api.record import JobRecord
+from pillion.api.runs import Percentiles, Run, RunCursor, Runs
+from pillion.api.search import Found, Hit, Search
+from pillion.api.selection import Ref, Selection
 from pillion.api.sets import DeadSet, JobSet, RetrySet, ScheduledSet, SortedEntry
+from pillion.api.several import Merged, Several
+from pillion.api.stacks import Stack, Stacks
 from pillion.api.stats import Figures, History, Stats
+from pillion.api.verdict import Verdict, judge
 from pillion.api.work import Work, WorkSet
 from pillion.loader import loaded
 
 __all__ = [
     "LABELS",
+    "Audit",
     "Bulk",
+    "Cause",
+    "Causes",
     "DeadSet",
     "Deploy",
     "Fault",
     "Figures",
+    "Found",
     "History",
+    "Hit",
     "JobRecord",
     "JobResult",
     "JobSet",
     "Mark",
+    "Merged",
     "Metrics",
+    "Note",
+    "Operation",
+    "Operations",
+    "Operator",
+    "Overview",
     "Page",
+    "Percentiles",
+    "Preview",
     "Process",
     "ProcessSet",
     "Progress",
+    "Query",
+    "QuerySyntax",
     "Queue",
     "QueueSummary",
     "QueuedJob",
     "Queues",
+    "Ref",
     "Result",
     "RetrySet",
+    "Run",
+    "RunCursor",
+    "Runs",
     "ScheduledSet",
+    "Search",
+    "Selection",
+    "Several",
+    "Snapshot",
     "SortedEntry",
+    "Stack",
+    "Stacks",
     "Stats",
+    "Survey",
     "Tally",
+    "Term",
+    "Verdict",
     "Walk",
     "Work",
     "WorkSet",
+    "adrive",
+    "drive",
+    "judge",
 ]
 
 loaded("api")

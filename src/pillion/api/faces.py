@@ -97,18 +97,17 @@ def faces(
         return await arun(self.client.astore, plan(self, *args, **kwargs))
 
     name = plan.__name__.removeprefix("plan_")
-    _dress(sync, plan, name, plan.__doc__)
-    _dress(twin, plan, f"a{name}", f"`{name}` for asyncio callers.")
+    result = str(inspect.signature(plan).return_annotation).removeprefix("Plan[").removesuffix("]")
+    dress(sync, plan, name, result)
+    dress(twin, plan, f"a{name}", result, f"`{name}` for asyncio callers.")
     return sync, twin
 
 
-def _dress(method: Any, plan: Callable[..., object], name: str, doc: str | None) -> None:
-    """Give a method the name and the signature by which people know it."""
-    method.__name__, method.__doc__, method.__module__ = name, doc, plan.__module__
+def dress(method: Any, plan: Callable[..., object], name: str, result: str, doc: str | None = None) -> None:
+    """Give a method that was made of a plan the name and the signature by which people know it."""
+    method.__name__, method.__doc__, method.__module__ = name, doc or plan.__doc__, plan.__module__
     method.__qualname__ = f"{plan.__qualname__.rpartition('.')[0]}.{name}"
-    signature = inspect.signature(plan)
-    result = str(signature.return_annotation).removeprefix("Plan[").removesuffix("]")
-    method.__signature__ = signature.replace(return_annotation=result)
+    method.__signature__ = inspect.signature(plan).replace(return_annotation=result)
 
 
 # --- the two runners --------------------------------------------------------------------------------------------------

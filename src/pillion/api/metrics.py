@@ -118,10 +118,11 @@ class Metrics(Face):
         each = len(asked) // len(times)
         results: defaultdict[str, JobResult] = defaultdict(JobResult)
         for i, answer in enumerate(answers):
+            bucket = bucket_of(times[i // each], span)
             for field, value in reads.mapping(answer).items():
                 name, _, metric = text(field).partition("|")
                 if metric and _matches(class_filter, name):
-                    results[name].add(metric, bucket_of(times[i // each], span), number(value))
+                    results[name].add(metric, bucket, number(value))
         return (yield from self._result(span, times[0], starts_at, dict(results)))
 
     top_jobs, atop_jobs = faces(plan_top_jobs)

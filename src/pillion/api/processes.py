@@ -17,7 +17,7 @@ from pillion.api.stats import number
 from pillion.client import Client
 from pillion.errors import UsageError
 from pillion.store import reads, repair
-from pillion.store.op import Command, text
+from pillion.store.op import Command, Refusal, text
 
 FIELDS = ("info", "concurrency", "busy", "beat", "quiet", "rss", "rtt_us")
 
@@ -101,7 +101,7 @@ class ProcessSet(Face):
         return ("HMGET", self.keys.process(identity), *FIELDS)
 
     def _process(self, identity: str, row: Any) -> Process | None:
-        if isinstance(row, reads.Refusal) or row[0] is None:
+        if isinstance(row, Refusal) or row[0] is None:
             return None
         return Process(identity, dict(zip(FIELDS, row, strict=True)), self.client)
 
@@ -122,6 +122,11 @@ class Process(Face):
 
     def __repr__(self) -> str:
         return f"<Process {self.identity}>"
+
+    @property
+    def row(self) -> Mapping[str, bytes | None]:
+        """The fields that were read of its row."""
+        return self._row
 
     @property
     def concurrency(self) -> int:

@@ -19,7 +19,8 @@ from pillion.api.record import JobRecord, plain_text
 from pillion.client import Client
 from pillion.payload import check_queue
 from pillion.store import reads, repair
-from pillion.store.reads import Place, Refusal
+from pillion.store.op import Refusal
+from pillion.store.reads import Place
 
 BATCH = 500
 

@@ -15,14 +15,39 @@ from pillion.errors import PillionError
 
 COMMANDS = {
     "worker": "run jobs until told to stop",
-    "dev": "embedded server, worker and reload in one terminal",
+    "dev": "embedded server, worker, dashboard and reload in one terminal",
     "push": "enqueue one job by its name",
+    "web": "serve the dashboard",
+    "top": "the dashboard in this terminal",
+    "status": "show how things are: what is wrong, figures, processes, queues",
+    "jobs": "search jobs",
+    "job": "show one job, its failure and its runs",
+    "queues": "show queues, and who serves them",
+    "workers": "show worker processes, and what their jobs are doing",
+    "failures": "show why jobs fail",
+    "retry": "put dead, failed and scheduled jobs into their queues",
+    "kill": "put jobs into the dead set",
+    "delete": "delete jobs",
+    "move": "move jobs to another queue",
+    "undo": "bring back what was deleted, killed or moved",
+    "pause": "let no worker take from a queue",
+    "resume": "let workers take from it again",
+    "health": "say whether anything is wrong, for probes",
     "deploy": "mark a deploy, for the charts",
     "config": "show every option, its value and where it came from",
     "doctor": "check configuration, server, queues and workers",
+    "acl": "print users for a Redis with access control",
     "load": "fill and drain your Redis, and print the rates",
+    "completion": "print a script that makes the shell complete commands",
 }
 
+SECTIONS = {
+    "Run jobs": ("worker", "dev", "push"),
+    "Look": ("web", "top", "status", "jobs", "job", "queues", "workers", "failures", "health"),
+    "Act": ("retry", "kill", "delete", "move", "undo", "pause", "resume", "deploy"),
+    "Set up": ("config", "doctor", "acl", "load", "completion"),
+}
+WIDEST = max(map(len, COMMANDS))
 COMPLETION = "_PILLION_COMPLETE"
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -51,8 +76,9 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        for title, listed in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{WIDEST}}", COMMANDS[name]) for name in listed])
 
 
 @click.group(cls=Commands, context_settings=SETTINGS, no_args_is_help=False, invoke_without_command=True)

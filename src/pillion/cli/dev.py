@@ -45,18 +45,26 @@ GRACE = 15.0
 @click.command("dev")
 @click.argument("app", nargs=-1, metavar="[APP...]")
 @worker_options
-def command(app: tuple[str, ...], **options: Any) -> int:
-    """Embedded server, worker and reload in one terminal.
+@click.option("--web/--no-web", default=True, help="The dashboard, on http://127.0.0.1:9300; shown unless --no-web.")
+def command(app: tuple[str, ...], web: bool, **options: Any) -> int:
+    """Embedded server, worker, dashboard and reload in one terminal.
 
     Starts a server of the project's own if no address is configured, runs a worker with APP, and restarts it when you
     save a file. Unless queues are configured, it serves those of every job that APP defines. Takes the flags of
     `pillion worker`. Ctrl-C stops all of it.
     """
+    from pillion.cli.web import Beside
+
     setup = use_for_worker(app, options)
     environment = {**os.environ, **_server(setup)}
     words = [sys.executable, "-P", "-m", "pillion", "worker", *app, "--all-queues", *_flags(setup, options)]
     watch = _watcher(Path.cwd())
-    return Supervisor(words, environment, setup.config.timeout).run(watch)
+    shown = Beside.start(setup) if web else None
+    try:
+        return Supervisor(words, environment, setup.config.timeout).run(watch)
+    finally:
+        if shown is not None:
+            shown.stop()
 
 
 def _server(setup: Setup) -> dict[str, str]:

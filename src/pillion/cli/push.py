@@ -23,9 +23,12 @@ from pillion.cli.settings import ENVIRONMENT, FILE, use
 from pillion.errors import ConfigError, StoreError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pillion.registry import Definition
     from pillion.setup import Setup
     from pillion.shards import Shard
+    from pillion.store.ops import Parcel
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 BRACKETS = ("[", "{", '"')
@@ -97,8 +100,6 @@ def send(
     """Push one job, by its definition where it is known; returns its jid, the queue it went to, and the shard."""
     from pillion.client import Client
     from pillion.setter import Setter
-    from pillion.store.ops import Parcel
-    from pillion.types import Payload
 
     class Noting(Client):
         """Remembers queue and shard, which the definition, the configuration and middleware may choose."""
@@ -106,11 +107,11 @@ def send(
         queue = ""
         shard: Shard | None = None
 
-        def parcel(self, job_class: object, payload: Payload) -> Parcel | None:
-            parcel = super().parcel(job_class, payload)
-            if parcel is not None:
-                self.queue, self.shard = parcel.queue, self.by_shard([parcel])[0][0]
-            return parcel
+        def by_shard(self, parcels: Sequence[Parcel]) -> list[tuple[Shard, Sequence[Parcel]]]:
+            homes = super().by_shard(parcels)
+            [(self.shard, [parcel])] = homes
+            self.queue = parcel.queue
+            return homes
 
     if isinstance(job, str):
         client = Noting(setup=setup)

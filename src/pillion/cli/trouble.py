@@ -7,11 +7,12 @@ only, something else listening. Passwords never appear.
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pillion.cli import say
@@ -110,6 +111,8 @@ def _store_trouble(error: StoreError, settings: RedisSettings) -> Trouble:
     if isinstance(error, Refused):
         return _refusal(said, at, settings)
     if isinstance(error, Unavailable):
+        if known := _by_sign(said, at, settings, TURNED_AWAY):
+            return known
         reason, cures = _unreachable(causes, said, settings)
         return Trouble(f"cannot reach Redis at {at} ({reason})", cures)
     return Trouble(*_split(error))
@@ -192,12 +195,12 @@ def _usual_port(settings: RedisSettings) -> tuple[str, ...]:
 
 def _refusal(said: str, at: str, settings: RedisSettings) -> Trouble:
     """The server answered, and refused; told by the code at the front of its reply."""
-    from pillion.store.address import target_of
-
-    for sign, sentence, cure in REFUSALS:
-        if sign.lower() in said.lower():
-            db = target_of(settings).address.db if "{db}" in sentence else None
-            return Trouble(sentence.format(at=at, db=db), (cure,))
+    if forbidden := FORBIDDEN.search(said):
+        what = f"`{forbidden[1] or forbidden[2]}`" if forbidden[1] or forbidden[2] else "this"
+        cures = ("print what each kind of user needs: pillion acl", "let an administrator extend this user's ACL")
+        return Trouble(f"Redis at {at} does not allow {what} to its user", cures, Exit.REFUSED)
+    if known := _by_sign(said, at, settings, REFUSALS):
+        return known
     if any(sign in said for sign in ("WRONGPASS", "NOAUTH", "invalid password", "AUTH", "credentials")):
         given = settings.url and "@" in settings.url
         sentence = f"Redis at {at} " + ("refused the password" if given else "wants a password, and got none")
@@ -206,12 +209,35 @@ def _refusal(said: str, at: str, settings: RedisSettings) -> Trouble:
     return Trouble(f"Redis at {at} refused: {' '.join(said.rpartition(': ')[2].split())}", (), Exit.REFUSED)
 
 
+def _by_sign(said: str, at: str, settings: RedisSettings, signs: Sequence[tuple[str, str, str]]) -> Trouble | None:
+    from pillion.store.address import target_of
+
+    for sign, sentence, cure in signs:
+        if sign.lower() in said.lower():
+            db = target_of(settings).address.db if "{db}" in sentence else None
+            return Trouble(sentence.format(at=at, db=db), (cure,))
+    return None
+
+
+FORBIDDEN = re.compile(
+    r"(?:NOPERM|ACL failure in script|The user executing the script can't)"
+    r"(?:.*?run the '([\w|]+)' command|.*?on @user_script:\d+\. \(([^)]+)\))?"
+)
+"""An ACL said no; with the command, where the server named it."""
+
+TURNED_AWAY = (
+    ("max number of clients", "Redis at {at} takes no more connections", "raise its maxclients, or stop other clients"),
+    ("Protocol Error", "what answers at {at} is not Redis", "check host and port; Redis listens on 6379 by default"),
+)
+"""What is said instead of letting us in."""
+
 REFUSALS = (
     ("LOADING", "Redis at {at} is still loading its data", "wait until it is done, and try again"),
     ("DB index", "Redis at {at} has no database {db}", "use a lower number; usual servers have 0 to 15"),
-    ("max number of clients", "Redis at {at} takes no more connections", "raise its maxclients, or stop other clients"),
-    ("NOPERM", "Redis at {at} does not allow this to its user", "let an administrator extend the user's ACL"),
-    ("Protocol Error", "what answers at {at} is not Redis", "check host and port; Redis listens on 6379 by default"),
+    ("MISCONF", "Redis at {at} cannot write to its disk", "make room there, or repair what its log complains of"),
+    ("BUSY ", "Redis at {at} is kept busy by somebody's script", "let whoever looks after it stop that: SCRIPT KILL"),
+    ("OOM ", "Redis at {at} has no memory left", "raise its maxmemory, or let workers drain the queues"),
+    ("READONLY", "Redis at {at} is a replica", "connect to its primary, or name the Sentinels"),
     (
         "unknown command 'HELLO'",
         "what answers at {at} is too old, or not Redis",

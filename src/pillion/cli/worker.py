@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from pillion.worker import Worker
     from pillion.worker.forking.forker import Birth
     from pillion.worker.isolated.pool import Pool
+
+THREADS_AT_EXIT = 3.0
+"""Seconds that threads of the app or of a job have to end, when all else has."""
 
 
 @click.command("worker")
@@ -197,7 +201,19 @@ def _run(
     worker = _worker(setup, birth)
     if pool is not None:
         worker.use(pool)
-    return worker.run() or Exit.DONE
+    code = worker.run() or Exit.DONE
+    threading.Thread(target=_leave_behind, args=(code,), name="pillion.exit", daemon=True).start()
+    return code
+
+
+def _leave_behind(code: int) -> None:
+    """A thread that a job has left running must not keep the process: after a few seconds it leaves without it."""
+    threading.Event().wait(THREADS_AT_EXIT)
+    others = (thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread())
+    if left := ", ".join(thread.name for thread in others):
+        logging.getLogger("pillion").warning("leaving without threads that did not end: %s", left)
+        logging.shutdown()
+        os._exit(code)
 
 
 def _worker(setup: Setup, birth: Birth | None) -> Worker:

@@ -4,8 +4,8 @@ An adapter opens connections. It is asked for one at a given `Address`, in one o
 has opened: a socket, or a pair of asyncio streams. From then on the connection is Pillion's: `dial.py` names it,
 `pool.py` pools it, `wire.py` writes and reads its bytes. `docs/adapters.md` is the contract in full, with an example.
 
-Two adapters ship (`libraries.py`); `register` makes a third one known. Adapters come from code alone: a file or the
-environment may choose among the names that are known, and nothing is ever imported because somebody named it."""
+Three adapters ship (`sockets.py`, `libraries.py`); `register` makes another one known. Adapters come from code alone: a
+file or the environment may choose among the names that are known, and nothing is imported because somebody named it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 import msgspec
 
 from pillion.errors import ConfigError
-from pillion.options import closest
+from pillion.given import closest
 
 if TYPE_CHECKING:
     import ssl
@@ -147,6 +147,8 @@ class Adapter(Protocol):
         """The streams of the running loop; a cancelled call leaves nothing open."""
         ...
 
+
+DEFAULT = "sockets"
 
 Factory: TypeAlias = Callable[[], Adapter]
 

@@ -29,7 +29,7 @@ from pillion.store.exchange import Exchange, new_reader, news
 from pillion.store.keys import Keyspace
 from pillion.store.ops import Op
 from pillion.store.pool import Line, LoopLine, LoopPool, ThreadPool
-from pillion.store.wire import adrive, available, drive
+from pillion.store.wire import adrive, available, drive, lost, post
 
 T = TypeVar("T")
 Find: TypeAlias = Callable[[], RedisSettings]
@@ -73,9 +73,9 @@ class Store(_Located):
         with _doubting(first):
             return self._attempt(op)
 
-    def session(self) -> Session:
-        """A connection of its own, outside the pool; nothing is opened yet."""
-        return Session(self.settings)
+    def session(self, role: str = "fetcher") -> Session:
+        """A connection of its own, outside the pool; nothing is opened yet. Its name ends in `role`."""
+        return Session(self.settings, role)
 
     def close(self) -> None:
         """Close the connections that nobody uses just now. The store can be used again."""
@@ -179,11 +179,14 @@ class Session:
     One thread owns it. After any error but `Refused` it is closed; `open()` starts anew.
     """
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(self, settings: RedisSettings, role: str = "fetcher") -> None:
         self._settings = settings
+        self._role = role
         self._line: Line | None = None
         self._reader = new_reader()
         self._changed: set[bytes] = set()
+        self._ready: tuple[Exchange[Any], list[bytes]] | None = None
+        self._begun: Exchange[Any] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -192,7 +195,7 @@ class Session:
     def open(self) -> None:
         """Connect afresh. Raises Unavailable, or Refused where the server does not let us in."""
         self.close()
-        line = Line(Dialer(self._settings, role="fetcher"))
+        line = Line(Dialer(self._settings, role=self._role))
         line.open()
         self._line = line
         self._reader, self._changed = new_reader(), set()
@@ -210,7 +213,38 @@ class Session:
 
         An op that `looks` at the watched keys makes older news of them old.
         """
+        if self._begun is not None:
+            self.close()  # what comes next would be the answer to another question
+        self._ready = None
+        return self._end(Exchange(op, self._reader, self._changed), looks)
+
+    def get_ready(self, op: Op[Any]) -> None:
+        """Make an op ready to leave at once, with `begin`, unless another is called before."""
         exchange = Exchange(op, self._reader, self._changed)
+        self._ready = exchange, list(exchange.outgoing())
+
+    def begin(self) -> bool:
+        """Send the op that is ready, if one is. `finish` must be next. Raises Ambiguous and closes the connection."""
+        if self._ready is None:
+            return False
+        (self._begun, pieces), self._ready = self._ready, None
+        line = self._open_line()
+        try:
+            post(line.sock, pieces)
+        except BaseException as error:
+            broken = lost(self._begun, line.at, error) if isinstance(error, OSError) else error
+            self.close()
+            raise broken from error
+        return True
+
+    def finish(self) -> Any:
+        """The result of the op that was begun; it `looks`. Raises as `call`."""
+        if self._begun is None:
+            raise Unavailable(f"the session with Redis at {describe(self._settings)} has begun nothing")
+        begun, self._begun = self._begun, None
+        return self._end(begun, looks=True)
+
+    def _end(self, exchange: Exchange[T], looks: bool) -> T:
         try:
             line = self._open_line()
             drive(line.sock, exchange, line.at)
@@ -244,6 +278,7 @@ class Session:
     def close(self) -> None:
         """Close the socket, whatever state it is in."""
         line, self._line = self._line, None
+        self._ready = self._begun = None
         if line is not None:
             line.close()
 

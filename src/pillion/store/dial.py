@@ -23,12 +23,13 @@ import msgspec
 from pillion.config import RedisSettings
 from pillion.errors import Ambiguous, ConfigError, Refused, Unavailable
 from pillion.mask import mask_secrets
-from pillion.store.adapter import Address, Denied, Streams, find
+from pillion.store.adapter import DEFAULT, Adapter, Address, Denied, Streams, find, register
 from pillion.store.address import cure, describe, target_of, verifies
 from pillion.store.exchange import Exchange
 from pillion.store.guides import Guide, Host
 from pillion.store.libraries import Library
 from pillion.store.op import pipeline
+from pillion.store.sockets import Sockets
 from pillion.store.wire import adrive, drive
 from pillion.version import __version__
 
@@ -49,7 +50,7 @@ class Dialer:
     def __init__(self, settings: RedisSettings, role: str | None = None) -> None:
         self.at = describe(settings)
         self.timeout = settings.timeout
-        self._adapter = find(settings.adapter)
+        self._adapter = _adapter_of(settings)
         self._target = target_of(settings)
         self.address = self._target.address
         self._role = role
@@ -159,6 +160,13 @@ class Dialer:
         return msgspec.structs.replace(self.address, host=search.found[0], port=search.found[1])
 
 
+def _adapter_of(settings: RedisSettings) -> Adapter:
+    """The adapter that was chosen; a client that was handed over is followed by its own library."""
+    if settings.client is None or settings.adapter != DEFAULT:
+        return find(settings.adapter)
+    return find("valkey-py" if type(settings.client).__module__.startswith("valkey") else "redis-py")
+
+
 class Search:
     """What came of asking the hosts of a guide."""
 
@@ -198,3 +206,6 @@ def _keep_alive(sock: Any) -> None:
 def _told(what: str, error: Exception, then: str = "") -> str:
     said = (str(error) or type(error).__name__).rstrip(".")
     return f"{what}: {mask_secrets(said)}{then}{cure(said)}"
+
+
+register(DEFAULT, Sockets)

@@ -35,8 +35,9 @@ class Exchange(Generic[T]):
 
     __slots__ = (
         "_changed",
-        "_in_full",
+        "_has_errors",
         "_left",
+        "_must_spell_out",
         "_op",
         "_packed",
         "_reader",
@@ -54,7 +55,8 @@ class Exchange(Generic[T]):
         self._waiting: list[int] = []
         self._packed: list[tuple[int, bytes]] = []
         self._left = 0
-        self._in_full = False
+        self._has_errors = False
+        self._must_spell_out = False
 
     def asking(self) -> bool:
         """Whether there is something to send."""
@@ -62,7 +64,8 @@ class Exchange(Generic[T]):
 
     def outgoing(self) -> Iterator[bytes]:
         """The bytes to send now, in pieces; a piece counts as gone when it was given out."""
-        self._packed = [(i, _pack(self._words(i))) for i in self._unsent]
+        commands = self._in_full() if self._must_spell_out else self._op.commands
+        self._packed = [(i, pack(commands[i])) for i in self._unsent]
         self._waiting, self._unsent = self._unsent, []
         for i in self._waiting:
             self._replies[i] = _NONE_YET
@@ -89,6 +92,8 @@ class Exchange(Generic[T]):
 
     def again(self) -> bool:
         """Whether refused commands should go out over a new connection; `outgoing()` then has them. Ask once."""
+        if not self._has_errors:
+            return False
         refused = {i for i, reply in enumerate(self._replies) if is_error(reply) and _code(reply) in TRANSIENT}
         if not refused:
             return False
@@ -99,9 +104,10 @@ class Exchange(Generic[T]):
 
     def result(self) -> T:
         """The op's result. Raises Refused for the first error among the replies."""
-        for reply in self._replies:
+        for reply in self._replies if self._has_errors else ():
             if is_error(reply):
-                raise refusal(self._op.name, str(reply), [not is_error(other) for other in self._replies])
+                accepted = [not is_error(other) for other in self._replies]
+                raise refusal(self._op.name, str(reply), accepted, self._op.script)
         return self._op.parse(self._replies)
 
     def accepted(self) -> list[bool | None]:
@@ -114,19 +120,23 @@ class Exchange(Generic[T]):
                 known[i] = False  # it did not leave whole, so no server can have run it
         return known
 
-    def _words(self, i: int) -> Command:
-        words, script = self._op.commands[i], self._op.script
-        return ("EVAL", script.text, *words[2:]) if script and self._in_full and words[0] == "EVALSHA" else words
+    def _in_full(self) -> list[Command]:
+        """The commands with their script spelled out."""
+        text = self._op.script.text if self._op.script else ""
+        return [("EVAL", text, *words[2:]) if words[0] == "EVALSHA" else words for words in self._op.commands]
 
     def _take(self, i: int, reply: Any) -> None:
         self._replies[i] = reply
-        if self._op.script is not None and is_error(reply) and _code(reply) == "NOSCRIPT":
+        if not is_error(reply):
+            return
+        self._has_errors = True
+        if self._op.script is not None and _code(reply) == "NOSCRIPT":
             # All of it again: what stands before the script, such as CLIENT CACHING, was for that one command.
-            self._in_full, self._unsent = True, list(range(len(self._replies)))
+            self._must_spell_out, self._unsent = True, list(range(len(self._replies)))
 
 
 # Its own annotation asks for a tuple of one word.
-_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
+pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
 def new_reader() -> hiredis.Reader:

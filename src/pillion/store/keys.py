@@ -42,9 +42,19 @@ Pillion's keys:
 | `pillion:once:<jid>`         | string | this jid was pushed with `once=True`         | 600 s                      |
 | `pillion:rescued:<jid>`      | string | how often a crash took this job along        | 72 h                       |
 | `pillion:suspects`           | zset   | jid -> expiry of its suspicion, s            | entries trimmed at 72 h    |
+| `pillion:runs:<state>`       | stream | run log: runs in chunks, `done` or `failed`  | capped by bytes and 7 days |
+| `pillion:runs`               | hash   | state -> bytes that stand in its log         | 7 days after the last run  |
+| `pillion:ask:<identity>`     | list   | questions about stacks, for this process     | 30 s                       |
+| `pillion:stacks:<number>`    | list   | the answer to one of them                    | 60 s                       |
+| `pillion:operations`         | zset   | id of an operation of people -> when it began, s | newest 200, 7 days     |
+| `pillion:operations:open`    | set    | ids of those that wait for a driver          | while there are any        |
+| `pillion:operation:<id>`     | hash   | what it does and how far it is               | 7 days after it moved last |
+| `pillion:parked:<id>`        | list   | jobs that it took away, for an undo          | 600 s after its end        |
+| `pillion:parked:<id>:<n>`    | any    | a queue or a set that it has cleared         | 600 s after its end        |
+| `pillion:audit`              | stream | who did what                                 | newest 10,000              |
 
 In an index, `g` is the generation, `c` the owner's concurrency and `s:<n>` marks a suspect that was started alone. Work
-never stands under a key that expires.
+never stands under a key that expires; what is parked a person has deleted, or stands elsewhere too.
 """
 
 from __future__ import annotations
@@ -60,16 +70,26 @@ TEN_MINUTES_TTL = 3 * 24 * 3600
 SIGNALS_TTL = 60
 MARKS_TTL = 90 * 24 * 3600
 DEPLOY_LOCK_TTL = 60
+OPERATION_TTL = 7 * 24 * 3600
+UNDO_TTL = 600
+MAX_OPERATIONS = 200
+MAX_NOTES = 10_000
+RUNS_TTL = 7 * 24 * 3600
+ASK_TTL = 30
+STACKS_TTL = 60
 
 
 class Keyspace:
     """Key names under one prefix. Every script touches keys of one keyspace only."""
 
     __slots__ = (
+        "audit",
         "dead",
         "fenced",
         "leader",
         "lease",
+        "open_operations",
+        "operations",
         "paused",
         "prefix",
         "process_cleanup",
@@ -77,6 +97,7 @@ class Keyspace:
         "pulse",
         "queues",
         "retry",
+        "run_sizes",
         "salvage",
         "schedule",
         "suspects",
@@ -97,6 +118,10 @@ class Keyspace:
         self.fenced = prefix + "pillion:fenced"
         self.salvage = prefix + "pillion:salvage"
         self.suspects = prefix + "pillion:suspects"
+        self.operations = prefix + "pillion:operations"
+        self.open_operations = prefix + "pillion:operations:open"
+        self.audit = prefix + "pillion:audit"
+        self.run_sizes = prefix + "pillion:runs"
 
     def queue(self, name: str) -> str:
         return f"{self.prefix}queue:{name}"
@@ -150,3 +175,22 @@ class Keyspace:
 
     def rescued(self, jid: str) -> str:
         return f"{self.prefix}pillion:rescued:{jid}"
+
+    def runs(self, state: str) -> str:
+        """`state` is `done` or `failed`."""
+        return f"{self.prefix}pillion:runs:{state}"
+
+    def ask(self, identity: str) -> str:
+        return f"{self.prefix}pillion:ask:{identity}"
+
+    def stacks(self, number: str) -> str:
+        return f"{self.prefix}pillion:stacks:{number}"
+
+    def operation(self, id: str) -> str:  # noqa: A002 - as the data model calls it
+        return f"{self.prefix}pillion:operation:{id}"
+
+    def parked(self, id: str) -> str:  # noqa: A002
+        return f"{self.prefix}pillion:parked:{id}"
+
+    def cleared(self, id: str, n: int) -> str:  # noqa: A002
+        return f"{self.prefix}pillion:parked:{id}:{n}"

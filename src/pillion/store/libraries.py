@@ -1,4 +1,4 @@
-"""The adapters that ship: redis-py, and valkey-py, which began as a copy of it and has kept its classes.
+"""The adapters over client libraries: redis-py, and valkey-py, which began as a copy of it and has kept its classes.
 
 Either library is imported when its first connection opens. It resolves the host, connects, speaks TLS, authenticates
 (also through a provider of credentials) and selects the database; its retries are off. Then its connection object
@@ -103,7 +103,7 @@ class Library:
             yield
         except named.AuthenticationError as error:
             raise Denied(str(error), credentials=True) from error
-        except (named.ConnectionError, named.TimeoutError) as error:
+        except (named.ConnectionError, named.TimeoutError, named.InvalidResponse) as error:
             raise ConnectionError(str(error)) from error
         except self._root as error:
             raise Denied(str(error)) from error

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from pillion.store.refusals import is_forbidden, refusal
 from pillion.store.scripts import Script, script
 
 T = TypeVar("T")
@@ -30,6 +31,27 @@ class Op(msgspec.Struct, Generic[T], frozen=True):
     parse: Callable[[Sequence[Any]], T]
     script: Script | None = None
     safe: bool = False
+
+
+class Refusal(str):
+    """What the server said instead of an answer, such as WRONGTYPE. It is false: `answer or 0` reads as expected."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def told(reply: Any) -> Any:
+    """One of a script's several replies: the answer, or a `Refusal`."""
+    return Refusal(reply) if isinstance(reply, Exception) else reply
+
+
+def permitted(verb: Word, reply: Any) -> Any:
+    """`told`, but what this user may not do at all is raised: it is no answer like another."""
+    if isinstance(reply, Exception) and is_forbidden(str(reply)):
+        raise refusal(str(verb), str(reply))
+    return told(reply)
 
 
 def command(*words: Word, safe: bool = True) -> Op[Any]:

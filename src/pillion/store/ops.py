@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from pillion.store.keys import ONCE_TTL, Keyspace
-from pillion.store.op import Command, Op, Word, call, command, moment, pipeline, text
+from pillion.store.op import Command, Op, Word, call, command, moment, permitted, pipeline, text, told
 from pillion.types import Dead, Done, Requeue, Retry, Settlement, Snooze
 
 __all__ = ["Command", "Op", "Word", "command", "pipeline", "text"]
@@ -50,6 +50,9 @@ def push(keys: Keyspace, parcels: Sequence[Parcel], *, replicas: int = 0, wait_m
 
 def push_commands(keys: Keyspace, parcels: Sequence[Parcel]) -> list[Command]:
     """The commands of `push`. Jobs for one queue share one LPUSH, in order, so the first is taken first."""
+    if len(parcels) == 1 and parcels[0].at is None:
+        [parcel] = parcels
+        return [("SADD", keys.queues, parcel.queue), ("LPUSH", keys.queue(parcel.queue), parcel.raw)]
     commands: list[Command] = []
     groups = parcel_groups(parcels)
     if queues := [name for name in groups if name is not None]:
@@ -114,7 +117,7 @@ FENCED, STALE = "FENCED", "STALE"
 class Want(msgspec.Struct, frozen=True, gc=False):
     """What a step should claim: at most `count` jobs, from `queues` in this order, (name, most of it) each.
 
-    What comes from the first queue stands in the tray `tray`, from the second in the next, and so on.
+    What comes from the first queue that has any stands in the tray `tray`, from the second one in the next, and so on.
     """
 
     count: int
@@ -232,12 +235,13 @@ def _stepped(reply: Any, want: Want) -> Stepped | str:
 
 def _claimed(flat: Sequence[Any], want: Want) -> list[tuple[int, str, bytes]]:
     """The claims of a reply that names the queue's place and the payload of each."""
-    free = [claim_number(want.tray + i, 0) for i in range(len(want.queues))]
+    free: dict[int, int] = {}
     claims = []
     for i in range(0, len(flat), 2):
         place = flat[i] - 1
-        claims.append((free[place], want.queues[place][0], flat[i + 1]))
-        free[place] += 1
+        n = free.get(place) or claim_number(want.tray + len(free), 0)
+        claims.append((n, want.queues[place][0], flat[i + 1]))
+        free[place] = n + 1
     return claims
 
 
@@ -360,14 +364,22 @@ def promote(
 # -- being seen ------------------------------------------------------------------------------------------------------
 
 
-def batch(commands: Sequence[Command], *, safe: bool = False) -> Op[list[Any]]:
-    """Plain single-key commands in one script that runs although memory is full; an error comes back as its text."""
+def batch(commands: Sequence[Command], *, safe: bool = False, strict: bool = False) -> Op[list[Any]]:
+    """Plain single-key commands in one script that runs although memory is full; an error comes back as a `Refusal`.
+
+    With `strict` it is raised, as Refused, if this user may not do it at all; the other commands have been run.
+    """
     names: list[Word] = []
     args: list[Word] = []
     for verb, key, *rest in commands:
         names.append(key)
         args += (verb, len(rest), *rest)
-    return call("batch", names, args, list, safe=safe)
+
+    def parse(reply: Any) -> list[Any]:
+        pairs = zip(commands, reply, strict=True)
+        return [permitted(words[0], each) if strict else told(each) for words, each in pairs]
+
+    return call("batch", names, args, parse, safe=safe)
 
 
 def info(section: str) -> Op[dict[str, str]]:

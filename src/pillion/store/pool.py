@@ -106,7 +106,7 @@ class ThreadPool:
         if self._settings.idle_timeout is not None:
             self._close_before(time.monotonic() - self._settings.idle_timeout)
         with self._turn:
-            if not self._turn.wait_for(self._has_turn, self._settings.checkout_timeout):
+            if not (self._has_turn() or self._turn.wait_for(self._has_turn, self._settings.checkout_timeout)):
                 raise _busy(self._settings)
             self._out += 1
             line = self._free.pop() if self._free else Line(self._dialer)

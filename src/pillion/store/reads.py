@@ -6,12 +6,13 @@ so they may be sent again and a crash leaves nothing behind. Each is bounded, by
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-import hiredis
 import msgspec
 
-from pillion.store.op import Command, Op, Word, call, command, text
+from pillion.store.op import Command, Op, Refusal, Word, call, command, permitted, text
+
+T = TypeVar("T")
 
 MOST_BYTES = 1_000_000
 MOST_LOOKED_AT = 2_000
@@ -31,6 +32,31 @@ class Spot(msgspec.Struct, frozen=True):
     raw: bytes
 
 
+class Sifted(msgspec.Struct, Generic[T], frozen=True):
+    """A part of a walk that passes over what it is not looking for.
+
+    Attributes:
+        found: what it looks for.
+        ranks: in a set how many come before each in the walk, in a queue its place.
+        after: where to go on; None at the end.
+        looked: how many it looked at.
+        rank: of the last of those.
+    """
+
+    found: list[T]
+    ranks: list[int]
+    after: T | None
+    looked: int
+    rank: int
+
+
+def digest(raw: bytes) -> str:
+    """What a cursor keeps of a job's bytes."""
+    import hashlib  # noqa: PLC0415 - as in scripts.py: it loads OpenSSL
+
+    return hashlib.sha1(raw, usedforsecurity=False).hexdigest()[:16]
+
+
 def queue_page(
     queue: str,
     after: Place | None = None,
@@ -45,15 +71,30 @@ def queue_page(
     From the newest to the oldest, with `up` the other way; only those whose bytes contain a text, if there is one: then
     a page may be empty and not be the last.
     """
+    sifted = sift_queue(queue, after, most=most, up=up, containing=containing, look_at=look_at)
+    return _paired(sifted)
+
+
+def sift_queue(
+    queue: str,
+    after: Place | None = None,
+    *,
+    most: int = 50,
+    up: bool = False,
+    containing: str | bytes = "",
+    folded: bool = False,
+    look_at: int = MOST_LOOKED_AT,
+) -> Op[Sifted[Place]]:
+    """`queue_page`, and how many were looked at. `folded`: the text is in small letters, and A to Z count as a to z."""
     start: tuple[Word, Word] = ("", "") if after is None else (after.n, after.raw)
-    args = (1 if up else -1, *start, most, look_at, MOST_BYTES, containing)
-    return call("queue_page", (queue,), args, _queue_page)
+    args = (1 if up else -1, *start, most, look_at, MOST_BYTES, containing, int(folded))
 
+    def parse(reply: Any) -> Sifted[Place]:
+        n, raw, looked, *flat = reply
+        found = [Place(int(flat[i]), flat[i + 1]) for i in range(0, len(flat), 2)]
+        return Sifted(found, [place.n for place in found], Place(int(n), raw) if n else None, int(looked), int(n) or 1)
 
-def _queue_page(reply: Any) -> tuple[list[Place], Place | None]:
-    n, raw, *flat = reply
-    found = [Place(int(flat[i]), flat[i + 1]) for i in range(0, len(flat), 2)]
-    return found, Place(int(n), raw) if n else None
+    return call("queue_page", (queue,), args, parse)
 
 
 def set_page(
@@ -63,14 +104,55 @@ def set_page(
 
     From the highest score to the lowest, with `up` the other way.
     """
+    sifted = sift_set(key, after, most=most, up=up, look_at=most)
+    return _paired(sifted)
+
+
+def sift_set(
+    key: str,
+    after: Spot | None = None,
+    *,
+    most: int = 50,
+    up: bool = False,
+    containing: str | bytes = "",
+    folded: bool = False,
+    look_at: int = MOST_LOOKED_AT,
+) -> Op[Sifted[Spot]]:
+    """`set_page` of those entries whose bytes contain a text, and how many were looked at; see `sift_queue`."""
     start: tuple[Word, Word] = ("", "") if after is None else (repr(after.score), after.raw)
 
-    def parse(reply: Any) -> tuple[list[Spot], Spot | None]:
-        more, *flat = reply
-        found = _spots(flat)
-        return found, found[-1] if found and more else None
+    def parse(reply: Any) -> Sifted[Spot]:
+        more, looked, rank, raw, score, *flat = reply
+        after = Spot(float(score), raw) if more and looked else None
+        found = [Spot(float(flat[i + 1]), flat[i]) for i in range(0, len(flat), 3)]
+        return Sifted(found, [int(each) for each in flat[2::3]], after, int(looked), int(rank))
 
-    return call("set_page", (key,), (1 if up else -1, *start, most, MOST_BYTES), parse)
+    args = (1 if up else -1, *start, most, MOST_BYTES, look_at, containing, int(folded))
+    return call("set_page", (key,), args, parse)
+
+
+def _paired(sifting: Op[Sifted[T]]) -> Op[tuple[list[T], T | None]]:
+    """The same question, answered by what was found and where to go on."""
+
+    def parse(replies: Sequence[Any]) -> tuple[list[T], T | None]:
+        sifted = sifting.parse(replies)
+        return sifted.found, sifted.after
+
+    return Op(sifting.name, sifting.commands, parse, sifting.script, sifting.safe)
+
+
+def locate_place(queue: str, n: int, digest: str) -> Op[Place]:
+    """The job that stood at place `n`, by the `digest` of its bytes, for a walk towards older ones."""
+    return call("locate", (queue,), (-1, n, digest, ""), lambda reply: Place(int(reply[0]), reply[1]))
+
+
+def locate_spot(key: str, rank: int, score: float, digest: str, *, up: bool) -> Op[Spot | None]:
+    """The entry that stood at this rank of a walk, or one after which it can go on; None where it begins anew."""
+
+    def parse(reply: Any) -> Spot | None:
+        return Spot(float(reply[0]), reply[1]) if reply[0] else None
+
+    return call("locate", (key,), (1 if up else -1, rank, digest, repr(score)), parse)
 
 
 def at_score(key: str, low: float, high: float) -> Op[list[Spot]]:
@@ -97,32 +179,28 @@ def scan_set(key: str, cursor: int, match: str, most: int) -> Op[tuple[int, list
 
 
 def ask(commands: Iterable[Command]) -> Op[list[Any]]:
-    """Plain reads of one key each, in one exchange; where the server refused one, its answer is a `Refusal`."""
+    """Plain reads of one key each, in one exchange; where the server refused one, its answer is a `Refusal`.
+
+    What this user may not read is no emptiness: then the whole is Refused.
+    """
     names: list[Word] = []
     args: list[Word] = []
+    asked: list[Word] = []
     for verb, key, *rest in commands:
+        asked.append(verb)
         names.append(key)
         args += (verb, len(rest), *rest)
-    return call("ask", names, args, lambda reply: [_told(each) for each in reply])
+    return call("ask", names, args, lambda reply: [permitted(*each) for each in zip(asked, reply, strict=True)])
 
 
 def scan_names(key: str, cursor: int = 0, most: int = 1_000) -> Op[tuple[int, list[str]]]:
     """One round of SSCAN over a set of names; a key that is no set has none."""
 
     def parse(reply: Any) -> tuple[int, list[str]]:
-        cursor, found = _told(reply[0]) or (0, ())
+        cursor, found = permitted("SSCAN", reply[0]) or (0, ())
         return int(cursor), [text(name) for name in found]
 
     return call("ask", (key,), ("SSCAN", 3, cursor, "COUNT", most), parse)
-
-
-class Refusal(str):
-    """What the server said instead of an answer, such as WRONGTYPE. It is false: `answer or 0` reads as expected."""
-
-    __slots__ = ()
-
-    def __bool__(self) -> bool:
-        return False
 
 
 def length(key: str) -> Op[int]:
@@ -153,10 +231,6 @@ def member(key: str, name: str) -> Op[bool]:
 def mapping(reply: Any) -> dict[bytes, bytes]:
     """What HGETALL answered inside a script, as a mapping; empty where it was refused."""
     return {} if isinstance(reply, Refusal) else dict(zip(reply[::2], reply[1::2], strict=True))
-
-
-def _told(reply: Any) -> Any:
-    return Refusal(reply) if isinstance(reply, hiredis.ReplyError) else reply
 
 
 def _spots(flat: Sequence[Any]) -> list[Spot]:

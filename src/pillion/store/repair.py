@@ -56,13 +56,13 @@ def resume(keys: Keyspace, name: str) -> Op[bool]:
 def signal(keys: Keyspace, identity: str, name: str) -> Op[list[Any]]:
     """Leave a process the name of a signal, for its next beat; after a minute it is worthless."""
     key = keys.signals(identity)
-    return batch([("LPUSH", key, name), ("EXPIRE", key, SIGNALS_TTL)])
+    return batch([("LPUSH", key, name), ("EXPIRE", key, SIGNALS_TTL)], strict=True)
 
 
 def may_prune(keys: Keyspace) -> Op[bool]:
-    """Ask for the turn to prune `processes`, which somebody has once a minute."""
-    words = ("SET", keys.process_cleanup, 1, "NX", "EX", CLEANUP_TTL)
-    return Op("may_prune", (words,), lambda replies: replies[0] is not None)
+    """Ask for the turn to prune `processes`, which somebody has once a minute; also where memory is full."""
+    words = ("SET", 4, 1, "NX", "EX", CLEANUP_TTL)
+    return call("batch", (keys.process_cleanup,), words, lambda replies: replies[0] == b"OK", safe=False)
 
 
 def prune(keys: Keyspace, identities: Sequence[str]) -> Op[Any]:

@@ -42,7 +42,7 @@ def _lapsed(reply: Any) -> Lapsed:
 
 def fence(keys: Keyspace, owner: str, lease_ms: int | None, now: float | None = None) -> Op[bool]:
     """End an owner's rights if its lease ran out and it could have renewed; at once without `lease_ms`: it is dead."""
-    names = (keys.lease, keys.fenced, keys.salvage, keys.pulse)
+    names = (keys.lease, keys.fenced, keys.salvage, keys.pulse, keys.index(owner))
     args = (owner, moment(now, 1000), "" if lease_ms is None else lease_ms, FENCED_TTL)
     return call("fence", names, args, lambda reply: reply == 1)
 

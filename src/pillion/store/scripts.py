@@ -37,6 +37,19 @@ def script(name: str) -> Script:
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+def names() -> frozenset[str]:
+    """The names of all scripts there are."""
+    files = (entry.name for entry in _LUA.iterdir() if entry.name.endswith(".lua"))
+    return frozenset({"step", *(name.removesuffix(".lua") for name in files)})
+
+
+def load_all() -> None:
+    """Load every script now. A worker that runs on while its package is replaced must not meet the new ones later."""
+    for path in _LUA.glob("*.lua"):
+        script(path.stem)
+    script("step")
+
+
 def _shared(line: re.Match[str]) -> str:
     return (_LUA / "shared" / f"{line[1]}.lua").read_text("utf-8")
 

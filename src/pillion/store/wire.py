@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import hiredis
@@ -23,13 +23,19 @@ READ_SIZE = 65_536
 def drive(sock: socket.socket, exchange: Exchange[Any], at: str) -> None:
     """Carry an exchange over a blocking socket. `at` is the server's name for messages. Raises Ambiguous."""
     try:
-        while exchange.asking():
-            for piece in exchange.outgoing():
-                sock.sendall(piece)
+        while exchange.waiting() or exchange.asking():
+            if exchange.asking():
+                post(sock, exchange.outgoing())
             while exchange.waiting():
                 exchange.feed(some(sock.recv(READ_SIZE)))
     except (OSError, hiredis.HiredisError) as error:
-        raise _lost(exchange, at, error) from error
+        raise lost(exchange, at, error) from error
+
+
+def post(sock: socket.socket, pieces: Iterable[bytes]) -> None:
+    """Send what an exchange asks. Raises OSError."""
+    for piece in pieces:
+        sock.sendall(piece)
 
 
 async def adrive(streams: Streams, exchange: Exchange[Any], at: str, timeout: float) -> None:  # noqa: ASYNC109
@@ -44,7 +50,7 @@ async def adrive(streams: Streams, exchange: Exchange[Any], at: str, timeout: fl
                 while exchange.waiting():
                     exchange.feed(some(await reader.read(READ_SIZE)))
     except (OSError, hiredis.HiredisError) as error:
-        raise _lost(exchange, at, error) from error
+        raise lost(exchange, at, error) from error
 
 
 def available(sock: socket.socket) -> Iterator[bytes]:
@@ -70,7 +76,8 @@ def some(data: bytes) -> bytes:
     return data
 
 
-def _lost(exchange: Exchange[Any], at: str, error: Exception) -> Ambiguous:
+def lost(exchange: Exchange[Any], at: str, error: Exception) -> Ambiguous:
+    """What to raise where an exchange broke off."""
     return Ambiguous(
         f"lost the reply of Redis at {at} ({str(error) or type(error).__name__}); "
         "what was sent may or may not have been executed",

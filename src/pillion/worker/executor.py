@@ -1,6 +1,6 @@
 """Runs the claims of one fetcher, with the hands of its capsule.
 
-    fetcher -- dispatch(claims) --> unstarted --> threads | loop --> finished --> fetcher
+    fetcher -- take(claims), start() --> unstarted --> threads | loop --> finished --> fetcher
 
 The fetcher hands claims in and takes `finished` out. An unstarted claim stands in one dict; whoever pops its number
 has it, the hands to start it or the fetcher to give it back, never both. The fetcher's wake descriptor is written only
@@ -47,25 +47,32 @@ class Executor:
         self.wake_below = 0
         self.runner = runner
         self._steady = clock.steady
+        self._taken: list[Claim] = []
+        self._begun: set[int] = set()
         hands.join(self)
 
-    def dispatch(self, claims: Iterable[Claim], is_async: Callable[[bytes], bool]) -> None:
-        """Take claims over, in order; each goes to the threads or to the loop."""
-        hands = self.hands
-        loop_bound = False
-        sync_count = 0
+    def take(self, claims: Iterable[Claim]) -> None:
+        """Take claims over, in order. They count as held; `start` hands them out."""
         for claim in claims:
             self.unstarted[claim.n] = claim
-            if is_async(claim.raw):
-                hands.put_on_loop(self, claim.n)
-                loop_bound = True
-            else:
-                hands.put(self, claim.n)
-                sync_count += 1
-        if sync_count:
-            hands.need_threads(sync_count)
-        if loop_bound:
-            hands.pump()
+            self._taken.append(claim)
+
+    def start(self, is_async: Callable[[bytes], bool]) -> None:
+        """Give what was taken to the threads or to the loop, in order.
+
+        Best done right before the caller waits: a thread that wakes up needs the interpreter, which the caller holds.
+        """
+        if not self._taken:
+            return
+        taken, self._taken = self._taken, []
+        for_threads: list[int] = []
+        for_loop: list[int] = []
+        for claim in taken:
+            (for_loop if is_async(claim.raw) else for_threads).append(claim.n)
+        if for_loop:
+            self.hands.put_on_loop(self, for_loop)
+        if for_threads:
+            self.hands.put(self, for_threads)
 
     def take_back(self, numbers: Iterable[int]) -> list[Claim]:
         """Claims among `numbers` that nobody has begun; they will not be begun any more."""
@@ -81,6 +88,14 @@ class Executor:
     def held(self) -> int:
         """How many claims are running or waiting to."""
         return len(self.running) + len(self.unstarted)
+
+    @property
+    def in_hand(self) -> list[int]:
+        """The claims that wait to start, begin, run, or have an outcome that nobody has fetched.
+
+        Read in the order in which a claim goes through them, so that none slips by.
+        """
+        return [*self.unstarted, *self._begun, *self.running, *(item.claim.n for item in list(self.finished))]
 
     def interrupt(self) -> None:
         """Raise `Shutdown` in every job thread and cancel every task. The claims must have been given back before."""
@@ -103,24 +118,43 @@ class Executor:
 
     def run(self, n: int) -> None:
         """Run a claim in this thread, if nobody has taken it back."""
-        claim = self.unstarted.pop(n, None)
-        run = self._begin(claim) if claim is not None else None
-        if run is None:
-            return
-        run.thread = threading.get_ident()
-        self.running[n] = run
-        result, error = self.runner.perform(run)
-        self._finish(run, result, error)
+        self._begun.add(n)
+        try:
+            if (claim := self.unstarted.pop(n, None)) is not None:
+                self._run_here(claim)
+        finally:
+            self._begun.discard(n)
+
+    def _run_here(self, claim: Claim) -> None:
+        try:
+            if run := self._begin(claim):
+                run.thread = threading.get_ident()
+                self.running[claim.n] = run
+                result, error = self.runner.perform(run)
+                self._finish(run, result, error)
+        except Exception as error:
+            self._fail(claim, error)
 
     def run_on_loop(self, n: int) -> bool:
         """Start a claim as a task of the running loop, which gives its token back. False: there is nothing to run."""
-        claim = self.unstarted.pop(n, None)
-        run = self._begin(claim) if claim is not None else None
+        self._begun.add(n)
+        try:
+            claim = self.unstarted.pop(n, None)
+            return claim is not None and self._start_here(claim)
+        finally:
+            self._begun.discard(n)
+
+    def _start_here(self, claim: Claim) -> bool:
+        try:
+            run = self._begin(claim)
+        except Exception as error:
+            self._fail(claim, error)
+            return False
         if run is None:
             return False
         run.thread = threading.get_ident()
         run.task = self.hands.loop.task(self._arun(run))
-        self.running[n] = run  # which keeps the task alive
+        self.running[claim.n] = run  # which keeps the task alive
         return True
 
     def wake_fetcher(self) -> None:
@@ -131,6 +165,8 @@ class Executor:
         try:
             result, error = await self.runner.aperform(run)
             self._finish(run, result, error)
+        except Exception as error:
+            self._fail(run.claim, error)
         finally:
             self.hands.release_on_loop()
 
@@ -153,6 +189,13 @@ class Executor:
             self._wake_once()
         if self.hands.hungry:
             self.hands.feed_the_hungry()
+
+    def _fail(self, claim: Claim, error: Exception) -> None:
+        """An error of our own, with the job or about it, is the job's failure: else nobody would ever settle it."""
+        log.error("an error of Pillion's own about a claim from %s", claim.queue, exc_info=error)
+        if claim.n not in (item.claim.n for item in list(self.finished)):
+            self._hand_over(self.runner.fail(claim, error))
+        self.running.pop(claim.n, None)
 
     def _hand_over(self, finished: Finished) -> None:
         self.finished.append(finished)

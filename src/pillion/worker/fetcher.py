@@ -13,15 +13,13 @@ What can go wrong, and what then:
   their outcomes will not count; the next turn joins under a new owner name.
 - *The server cannot be reached, or refuses.* Outcomes wait, nothing is started once the lease could be gone, and the
   fetcher tries again with growing pauses.
+- *An error that nobody expected.* What is in nobody's hands then is found again by a re-sync.
 - *This process dies.* Every claim stands in its tray, the lease runs out, and somebody's reaper gives them back."""
 
 from __future__ import annotations
 
 import logging
-import os
-import select
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 
 from pillion import activejob
@@ -32,7 +30,9 @@ from pillion.registry import Registry
 from pillion.running import Signals
 from pillion.store.connection import Store
 from pillion.store.ops import MAX_BATCH, MAX_CLAIM_BYTES
+from pillion.store.refusals import cure_of
 from pillion.types import Claim
+from pillion.worker.bell import Bell
 from pillion.worker.executor import Executor
 from pillion.worker.head import read_head
 from pillion.worker.herd import Herd
@@ -49,7 +49,6 @@ log = logging.getLogger("pillion")
 RENEWALS_PER_LEASE = 6
 LINGER = 0.005
 ALWAYS = 1 << 30
-WAKES = 4096
 LOOK_AGAIN = 0.05
 SHORTEST_PAUSE = 0.001
 """What poll() can do; it would make anything shorter as long as this."""
@@ -65,6 +64,7 @@ class Fetcher(Service):
     """Feeds one executor from its capsule's queues and writes its outcomes back.
 
     Attributes:
+        wake: ends the fetcher's sleep; for any thread.
         herd: how this fetcher shares wake-ups with those of the other processes.
         last_attempt: the steady time at which the last attempt ended, well or not; the watchdog looks at it.
     """
@@ -108,21 +108,10 @@ class Fetcher(Service):
         self._down_since: float | None = None
         self._shunned: dict[str, float] = {}
         self._next_audit = config.clock.steady() + AUDIT_EVERY
-        self._wake_in, self._wake_out = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        os.set_blocking(self._wake_out, False)
-        end = weakref.finalize(self, _close, self._wake_in, self._wake_out)  # once no job thread knows us any more
-        end.atexit = False
-        executor.wake = self.wake
+        self._bell = Bell()
+        self.wake = executor.wake = self._bell.ring
 
     # -- called from other threads ---------------------------------------------------------------------------------
-
-    def wake(self) -> None:
-        """End the fetcher's sleep."""
-        try:
-            os.write(self._wake_out, b"!")
-        except (BlockingIOError, OSError):
-            return
 
     def quiet(self) -> None:
         """Claim nothing more and give back what has not been started."""
@@ -147,6 +136,15 @@ class Fetcher(Service):
 
     def turn(self) -> float:
         """Converse once and sleep until there is a reason to do it again."""
+        try:
+            self._converse()
+        except Exception:  # what is in nobody's hands now is not forgotten: a re-sync finds it again
+            self.tenure.keep_only({*self.executor.in_hand, *self._suspects.waiting})
+            self.executor.hands.answered(self.executor, well=False)
+            raise
+        return 0.0
+
+    def _converse(self) -> None:
         self._collect()
         held_back = self._held_back() or self._down_since is not None  # for who is away no room is kept
         hands, executor = self.executor.hands, self.executor
@@ -162,16 +160,17 @@ class Fetcher(Service):
             self._start_suspect()
             self._audit_now_and_then()
             self._recovered()
-            self._came_short = len(turned.claims) < want and not _is_full(turned.claims)
+            self._came_short = len(turned.claims) < turned.wanted and not _is_full(turned.claims)
             self._report(turned.refused)
             self.herd.looked(found=bool(turned.claims))
             tired = tired and not turned.claims
-            if self._may_rest(turned, wake or tired, held_back):
+            if self._may_rest(turned, turned.hears or tired, held_back):
                 self._rest(short=self._came_short, hear=not tired)
         except StoreError as error:
             hands.answered(executor, well=False)
             self._trouble(error)
-        return 0.0
+        finally:
+            self._set_off()
 
     def _may_rest(self, turned: Turned, wake: bool, was_held_back: bool) -> bool:
         """Not while there is something to write or claim, nor before a step that came back short asked to be woken."""
@@ -189,10 +188,10 @@ class Fetcher(Service):
         """Write what is left, give the lease back."""
         try:
             self._collect()
-            while self.tenure.outbox and self.tenure.owner:
-                before = len(self.tenure.outbox)
+            while (self.tenure.outbox or self.tenure.is_looking) and self.tenure.owner:
+                before, looked = len(self.tenure.outbox), self.tenure.is_looking
                 self._hand_out(self.tenure.step(0, self._order.next, wake=False))
-                if len(self.tenure.outbox) == before:
+                if len(self.tenure.outbox) == before and not looked:
                     break
         except StoreError as error:
             log.warning("%s: %d outcomes could not be written: %s", self.name, len(self.tenure.outbox), error)
@@ -251,7 +250,7 @@ class Fetcher(Service):
 
     def _start(self, turned: Turned) -> None:
         claims = turned.claims
-        if self._quiet:
+        if self._quiet or self.stopping:
             self._give_back(claims)
             return
         if turned.suspects:
@@ -260,7 +259,11 @@ class Fetcher(Service):
             self._give_back(claims)
             return
         self._pace.dispatched(claims)
-        self.executor.dispatch(claims, self._is_async if self._registry.has_async else _never)
+        self.executor.take(claims)
+
+    def _set_off(self) -> None:
+        """Let begin what was taken."""
+        self.executor.start(self._is_async if self._registry.has_async else _never)
 
     def _lose(self, owner: str) -> None:
         """Our claims are somebody else's now."""
@@ -272,7 +275,7 @@ class Fetcher(Service):
 
     def _start_suspect(self) -> None:
         if (claim := self._suspects.next()) is not None:
-            self.executor.dispatch([claim], self._is_async)
+            self.executor.take([claim])
 
     def _is_async(self, raw: bytes) -> bool:
         head = read_head(raw)
@@ -290,16 +293,26 @@ class Fetcher(Service):
         self.executor.wake_below = len(self.executor.unstarted) // 2 if in_hand else ALWAYS
         rest = self._longest_rest(short, hear)
         deadline = self._config.clock.steady() + (min(rest, LINGER) if in_hand else rest)
+        if short and hear and self._is_free():
+            self.tenure.get_ready(self._want(self.executor.hands.room), self._sound_queues)
         while not self.stopping:
             self.executor.asleep = True
+            self._set_off()
             ended = bool(self.executor.finished) and not in_hand
             if not ended:
                 self.herd.woken, ended = self._sleep(deadline - self._config.clock.steady(), hear=short and hear)
                 if self.herd.woken and (pause := self.herd.hesitation()) >= SHORTEST_PAUSE:
                     self._sleep(pause)
+                if self.herd.woken and not self.herd.is_tired():
+                    self.tenure.look()
             self.executor.asleep = False
             if ended or short or self._config.clock.steady() >= deadline:
                 return
+
+    def _is_free(self) -> bool:
+        """Whether the next step can be made ready before there is news: nothing will have changed by then."""
+        executor = self.executor
+        return executor.hands.alone and not executor.held and len(self._order.names) <= FEW_QUEUES
 
     def _longest_rest(self, short: bool, hear: bool) -> float:
         rest = self._config.lease / RENEWALS_PER_LEASE
@@ -312,27 +325,18 @@ class Fetcher(Service):
         return min(rest, self._pace.patience())
 
     def _sleep(self, seconds: float, *, hear: bool = False) -> tuple[bool, bool]:
-        """Wait for the wake descriptor and, with `hear`, for watched keys: (a queue changed, somebody woke us)."""
+        """Wait for whoever wakes us and, with `hear`, for watched keys: (a queue changed, somebody woke us)."""
         session = self.tenure.session
         if hear and session.is_open and self._watched & session.heard():
             return True, False
         deadline = self._config.clock.steady() + seconds
         while (left := deadline - self._config.clock.steady()) > 0 and not self.stopping:
-            listen = [self._wake_in, session.fileno()] if hear and session.is_open else [self._wake_in]
-            ready = _readable(listen, left)
-            if self._wake_in in ready:
-                self._drain_wakes()
+            rung, readable = self._bell.sleep(left, session.fileno() if hear and session.is_open else None)
+            if rung:
                 return False, True
-            if ready and self._watched & session.changed():
+            if readable and self._watched & session.changed():
                 return True, False
         return False, False
-
-    def _drain_wakes(self) -> None:
-        try:
-            while len(os.read(self._wake_in, WAKES)) == WAKES:
-                pass
-        except BlockingIOError:
-            return
 
     # -- trouble ---------------------------------------------------------------------------------------------------
 
@@ -345,6 +349,7 @@ class Fetcher(Service):
             self._down_since = steady()
             self._events.emit(StoreDown(error=error))
         self._backoff = min(max(self._backoff * 2, BACKOFF_FIRST), BACKOFF_MAX, self._config.lease / RENEWALS_PER_LEASE)
+        self._set_off()
         self._sleep(self._backoff * self._config.rng.uniform(0.5, 1.5))
 
     def _recovered(self) -> None:
@@ -359,20 +364,13 @@ class Fetcher(Service):
         for subject, words in refused:
             if self._shunned.get(subject, now) <= now:
                 self._shunned[subject] = now + SHUN
-                log.error("%s: the server refused to touch %s: %s", self.name, subject, words)
+                log.error("%s: the server refused to touch %s: %s%s", self.name, subject, words, cure_of(words))
 
     def _audit_now_and_then(self) -> None:
         now = self._config.clock.steady()
         if now >= self._next_audit:
             self._next_audit = now + AUDIT_EVERY
             self.tenure.audit()
-
-
-def _readable(descriptors: Iterable[int], seconds: float) -> list[int]:
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    return [descriptor for descriptor, _ in poll.poll(max(seconds, 0.0) * 1000)]
 
 
 def _is_full(claims: Sequence[Claim]) -> bool:
@@ -382,8 +380,3 @@ def _is_full(claims: Sequence[Claim]) -> bool:
 
 def _never(_raw: bytes) -> bool:
     return False
-
-
-def _close(*descriptors: int) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

@@ -13,8 +13,10 @@ process alive."""
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -27,6 +29,8 @@ from pillion.worker.title import name_thread
 log = logging.getLogger("pillion")
 
 MAX_THREADS = 64
+FORKED = 70
+"""The exit code of a child that a job has forked and let come back."""
 
 
 class Owned(Protocol):
@@ -87,17 +91,22 @@ class Hands:
         """How many claims of all executors are running or waiting to."""
         return sum(executor.held for executor in self._executors)
 
+    @property
+    def alone(self) -> bool:
+        """Whether one executor has these hands to itself, so that nobody else can take the room it has found."""
+        return len(self._executors) == 1
+
     # -- how much to claim -----------------------------------------------------------------------------------------
 
     def room(self, executor: Owned, ahead: int) -> int:
         """How many claims this executor may take now, `ahead` of them beyond what can run at once."""
-        if len(self._executors) == 1:
+        if self.alone:
             return max(self.slots + ahead - executor.held, 0)
         return self._free(executor, ahead)
 
     def ask(self, executor: Owned, ahead: int) -> int:
         """The same, and keep it reserved until it is `answered`. Who finds no room is hungry from now on."""
-        if len(self._executors) == 1:
+        if self.alone:
             return self.room(executor, ahead)
         with self._lock:
             room = self._asked[executor] = self._free(executor, ahead)
@@ -107,7 +116,7 @@ class Hands:
 
     def answered(self, executor: Owned, *, well: bool) -> None:
         """What this executor had asked for has come, or not: it holds what it holds. Not `well`: its server is away."""
-        if len(self._executors) == 1:
+        if self.alone:
             return
         with self._lock:
             asked, self._asked[executor] = self._asked[executor], 0
@@ -133,20 +142,18 @@ class Hands:
 
     # -- work ------------------------------------------------------------------------------------------------------
 
-    def put(self, executor: Owned, n: int) -> None:
-        """Have a thread run this claim. See `need_threads`."""
-        self._inbox.put((executor, n))
+    def put(self, executor: Owned, numbers: Sequence[int]) -> None:
+        """Have threads run these claims. More of them are started first, if there is work for them."""
+        self._start_threads(len(numbers))
+        for n in numbers:
+            self._inbox.put((executor, n))
 
-    def put_on_loop(self, executor: Owned, n: int) -> None:
-        """Have the loop run this claim. See `pump`."""
-        self._loop_inbox.append((executor, n))
-
-    def pump(self) -> None:
-        """Have the loop look at what was put on it."""
+    def put_on_loop(self, executor: Owned, numbers: Sequence[int]) -> None:
+        """Have the loop run these claims."""
+        self._loop_inbox.extend((executor, n) for n in numbers)
         self.loop.call(self._pump)
 
-    def need_threads(self, count: int) -> None:
-        """Claims were put: start up to `count` more threads if there is work for them."""
+    def _start_threads(self, count: int) -> None:
         missing = min(self._most_threads, self.held) - len(self.threads)
         for _ in range(min(missing, count)):
             name = f"pillion.{self.capsule.name}.{len(self.threads) + 1}"
@@ -179,9 +186,10 @@ class Hands:
 
     def _work(self) -> None:
         name_thread()
+        here = os.getpid()
         while True:
             try:
-                if not self._work_once():
+                if not self._work_once(here):
                     return
             except Shutdown:  # raised late, between two jobs: the claim it was meant for is back in its queue
                 if self.ended:
@@ -189,7 +197,7 @@ class Hands:
             except Exception:
                 log.exception("pillion.%s: a job thread met an error of its own; going on", self.capsule.name)
 
-    def _work_once(self) -> bool:
+    def _work_once(self, here: int) -> bool:
         work = self._inbox.get()
         if work is None:
             return False
@@ -198,6 +206,8 @@ class Hands:
             executor, n = work
             executor.run(n)
         finally:
+            if os.getpid() != here:  # a child that the job forked and let come back: it must not go on as a worker
+                os._exit(FORKED)
             self.release()
         return True
 

@@ -7,7 +7,6 @@ expired loses nothing. A beat is one script that also runs when the server's mem
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -16,13 +15,16 @@ import msgspec
 
 from pillion.config import Config
 from pillion.errors import StoreError
-from pillion.log_format import base36, tid
-from pillion.store import ops
+from pillion.store import ops, repair
 from pillion.store.connection import Store
-from pillion.store.keys import CLEANUP_TTL, PROCESS_TTL, Keyspace
+from pillion.store.keys import PROCESS_TTL, Keyspace
+from pillion.store.op import Refusal
 from pillion.store.ops import Command, Word
+from pillion.store.refusals import cure_of
 from pillion.worker import identity as identities
 from pillion.worker.executor import Executor
+from pillion.worker.frames import thread_id
+from pillion.worker.run_log import RunLog
 from pillion.worker.runner import Run
 from pillion.worker.service import Service
 from pillion.worker.stats import Stats, flush_commands
@@ -51,6 +53,7 @@ class Heartbeat(Service):
         store: Store,
         config: Config,
         stats: Stats,
+        runs: RunLog | None,
         executors: Sequence[Executor],
         *,
         embedded: bool,
@@ -64,6 +67,7 @@ class Heartbeat(Service):
         self._store = store
         self._config = config
         self._stats = stats
+        self._runs = runs
         self._executors = executors
         self._obey = obey
         self._fleet = fleet
@@ -74,6 +78,7 @@ class Heartbeat(Service):
         self._steady_start = config.clock.steady()
         self._info = identities.info(config, started, embedded=embedded)
         self._rtt_us = 0
+        self._refused: set[tuple[Word, str]] = set()
         self._rtts: deque[int] = deque(maxlen=SLOW_READINGS)
         self._embedded = embedded
 
@@ -88,7 +93,9 @@ class Heartbeat(Service):
         """Flush the counters and take the row down."""
         try:
             self.flush()
-            self._store.run(ops.batch(farewell(self._store.keys, self.identity), safe=True))
+            if self._runs is not None:
+                self._runs.flush(self._store, everything=True)
+            self._write(farewell(self._store.keys, self.identity), safe=True)
         except StoreError as error:
             log.warning("heartbeat: could not take the process row down: %s", error)
 
@@ -96,11 +103,13 @@ class Heartbeat(Service):
         """Write counters, work and row, hear signals."""
         self.flush()
         self._measure_rtt()
-        *_, exists, _, _, signal, fleet = self._store.run(ops.batch([*self._work(), *self._row()], safe=True))
-        self._fleet(int(fleet))
+        *_, exists, _, _, signal, fleet = self._write([*self._work(), *self._row()], safe=True)
+        self._fleet(int(fleet or 1))
         if signal:
             self._hear(ops.text(signal))
-        self._beat(not exists)
+        self._beat(exists == 0)
+        if self._runs is not None:
+            self._runs.flush(self._store)
         if self._count % PRUNE_EVERY == 0:
             self._prune()
         self._count += 1
@@ -112,10 +121,19 @@ class Heartbeat(Service):
         if not commands:
             return
         try:
-            self._store.run(ops.batch(commands))
+            self._write(commands)
         except BaseException:
             self._stats.put_back(counts)
             raise
+
+    def _write(self, commands: Sequence[Command], *, safe: bool = False) -> list[Any]:
+        """Run commands together. What one of them is refused is told once, and keeps none of the others back."""
+        replies = self._store.run(ops.batch(commands, safe=safe))
+        for (verb, key, *_), reply in zip(commands, replies, strict=True):
+            if isinstance(reply, Refusal) and (verb, reply) not in self._refused:
+                self._refused.add((verb, reply))
+                log.error("heartbeat: the server refused %s of %s: %s%s", verb, key, reply, cure_of(reply))
+        return replies
 
     def _row(self) -> list[Command]:
         keys, row = self._store.keys, self._store.keys.process(self.identity)
@@ -147,13 +165,9 @@ class Heartbeat(Service):
             commands.append(("UNLINK", key))
             for start in range(0, len(runs), ROWS_PER_COMMAND):
                 part = runs[start : start + ROWS_PER_COMMAND]
-                rows = [word for run in part for word in (self._tid(run), self._work_row(run))]
+                rows = [word for run in part for word in (thread_id(run), self._work_row(run))]
                 commands += [("HSET", key, *rows), ("EXPIRE", key, PROCESS_TTL)]
         return commands
-
-    def _tid(self, run: Run) -> str:
-        thread = tid(run.thread, os.getpid())  # as its log lines say
-        return thread if run.task is None else f"{thread}-{base36(run.claim.n)}"
 
     def _work_row(self, run: Run) -> bytes:
         run_at = self._started + (run.started - self._steady_start)
@@ -191,12 +205,12 @@ class Heartbeat(Service):
     def _prune(self) -> None:
         """Strike processes without a row off the list, at most once a minute over the fleet."""
         keys, run = self._store.keys, self._store.run
-        if not run(ops.command("SET", keys.process_cleanup, 1, "NX", "EX", CLEANUP_TTL, safe=False)):
+        if not run(repair.may_prune(keys)):
             return
         listed = [ops.text(name) for name in _members(self._store, keys.processes)]
         infos: list[Any] = run(ops.pipeline("rows", [("HGET", keys.process(name), "info") for name in listed]))
         if dead := [name for name, info in zip(listed, infos, strict=True) if info is None]:
-            run(ops.command("SREM", keys.processes, *dead))
+            run(repair.prune(keys, dead))
 
 
 def farewell(keys: Keyspace, identity: str) -> list[Command]:

@@ -6,6 +6,7 @@ second was a wrong guess: it goes back to the head of its queue, where another p
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -16,7 +17,8 @@ from pillion.worker.executor import Executor
 SECONDS_AHEAD = 0.020
 MOST_AHEAD = 400
 MAX_AGE = 0.250
-SMOOTHING = 0.3
+MEMORY = 0.1
+"""Seconds over which the rate is an average. By time and not by looks: these come in bunches, just when jobs end."""
 MIN_INTERVAL = 0.0005
 
 
@@ -45,7 +47,7 @@ class Pace:
         if interval >= MIN_INTERVAL:
             ended = self._dispatched - self._executor.held
             rate = max(ended - self._ended, 0) / interval
-            self._rate += SMOOTHING * (rate - self._rate)
+            self._rate += (1 - math.exp(-interval / MEMORY)) * (rate - self._rate)
             self._ended, self._since = ended, now
         return min(int(self._rate * SECONDS_AHEAD), MOST_AHEAD)
 

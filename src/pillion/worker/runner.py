@@ -88,6 +88,7 @@ class Finished(Settlement, frozen=True, gc=False):
         payload: the decoded job, where somebody will ask for it.
         failure: what it raised.
         rejected: why its payload can never run.
+        started: the steady clock's reading when it began; 0.0 if it did not run.
     """
 
     name: str = ""
@@ -95,6 +96,7 @@ class Finished(Settlement, frozen=True, gc=False):
     payload: Payload | None = None
     failure: Failure | None = None
     rejected: str | None = None
+    started: float = 0.0
 
 
 class Runner:
@@ -178,13 +180,22 @@ class Runner:
         elapsed = self._clock.steady() - run.started
         if error is None and type(result) not in (Later, Drop):
             effects = tuple(run.running.effects) if run.running.effects else ()
-            return Finished(run.claim, DONE, effects, run.definition.name, elapsed, run.payload)
+            claim, name, started = run.claim, run.definition.name, run.started
+            return Finished(claim, DONE, effects, name, elapsed, run.payload, None, None, started)
         if error is None:
             return self._as_asked(run, result, elapsed)
         if is_shutdown(error) or (isinstance(error, asyncio.CancelledError) and self._signals.leaving):
             return Finished(run.claim, REQUEUE, (), run.definition.name, elapsed, run.payload)
         error = _misfit(run, error) or error
         return self._fail(run.claim, run.payload, run.definition, error, run.started)
+
+    def fail(self, claim: Claim, error: Exception) -> Finished:
+        """The outcome of a claim with which we could not deal: a failure, or the dead set if that is no way either."""
+        try:
+            payload = decode(claim.raw)
+            return self._fail(claim, payload, self._get(payload["class"]), error, self._clock.steady())
+        except Exception:
+            return Finished(claim, Dead(self._clock.now(), claim.raw), rejected=f"{type(error).__name__}: {error}")
 
     def _open(self, run: Run) -> _Opened:
         """Make the job current here: its own context, the variables it carries, its own log level."""
@@ -210,7 +221,7 @@ class Runner:
             at = self._clock.now() + max(asked.seconds, 0.0)
             outcome = Snooze(at, splice(run.claim.raw, {}, remove=("enqueued_at",)))
         effects = tuple(run.running.effects)
-        return Finished(run.claim, outcome, effects, run.definition.name, elapsed, run.payload)
+        return Finished(run.claim, outcome, effects, run.definition.name, elapsed, run.payload, started=run.started)
 
     def _fail(
         self, claim: Claim, payload: Payload, definition: Definition | None, error: BaseException, started: float
@@ -220,7 +231,8 @@ class Runner:
         verdict = decide(claim.raw, payload, claim.queue, error, rules, self._config, options)
         name = definition.name if definition else activejob.real_name(payload["class"], payload.get("wrapped"))
         elapsed = self._clock.steady() - started
-        return Finished(claim, verdict.outcome, (), name, elapsed, payload, Failure(error, verdict))
+        failure = Failure(error, verdict)
+        return Finished(claim, verdict.outcome, (), name, elapsed, payload, failure, started=started)
 
     def _announce_start(self, run: Run) -> None:
         if self._events.wanted(JobStarted):

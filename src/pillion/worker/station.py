@@ -21,8 +21,10 @@ from pillion.worker.heartbeat import Heartbeat
 from pillion.worker.isolation import Gate
 from pillion.worker.poller import Poller
 from pillion.worker.reaper import Reaper
+from pillion.worker.run_log import RunLog
 from pillion.worker.runner import Finished, Runner
 from pillion.worker.service import Service
+from pillion.worker.stacks import Stacks
 from pillion.worker.stats import Stats
 
 
@@ -57,6 +59,7 @@ class Station:
     ) -> None:
         self.store = store
         self.stats = Stats()
+        self.runs = RunLog(config) if config.run_log else None
         self._pass_on = settled
         self.fetchers = [
             Fetcher(
@@ -73,13 +76,16 @@ class Station:
             )
             for hands, runner in crew
         ]
+        executors = [fetcher.executor for fetcher in self.fetchers]
+        self.stacks = Stacks(store, config, identity, executors)
         self.poller = Poller(store, setup, config, announcer.report)
         self.reaper = Reaper(store, config, setup.events, announcer.died)
         self.heartbeat = Heartbeat(
             store,
             config,
             self.stats,
-            [fetcher.executor for fetcher in self.fetchers],
+            self.runs,
+            executors,
             embedded=embedded,
             obey=obey,
             fleet=self._see_fleet,
@@ -89,7 +95,7 @@ class Station:
     @property
     def services(self) -> list[Service]:
         """The loops, in the order of starting."""
-        return [*self.fetchers, self.heartbeat, self.poller, self.reaper]
+        return [*self.fetchers, self.heartbeat, self.poller, self.reaper, self.stacks]
 
     def quiet(self) -> None:
         """Claim no more jobs and give back those not started."""
@@ -100,9 +106,13 @@ class Station:
 
     def _settled(self, finished: Sequence[Finished]) -> None:
         self.stats.add(finished)
+        if self.runs is not None:
+            self.runs.add(finished)
         self._pass_on(finished)
 
     def _see_fleet(self, processes: int) -> None:
         self.poller.fleet = max(processes, 1)
+        if self.runs is not None:
+            self.runs.fleet = max(processes, 1)
         for fetcher in self.fetchers:
             fetcher.herd.fleet = max(processes, 1)

@@ -52,6 +52,11 @@ class Suspects:
         """Whether another fetcher has the gate."""
         return self._gate.shuts_out(self)
 
+    @property
+    def waiting(self) -> list[int]:
+        """The claims that wait here for their turn."""
+        return [claim.n for claim in self._waiting]
+
     def pick(self, claims: Sequence[Claim]) -> list[Claim]:
         """Keep the suspects among new claims; the others are returned."""
         try:

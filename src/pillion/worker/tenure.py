@@ -13,18 +13,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TypeAlias
 
 import msgspec
 
 from pillion.config import Config
 from pillion.errors import Refused, StoreError
-from pillion.store import ops
+from pillion.store import ops, rescue
 from pillion.store.connection import Store
-from pillion.store.ops import FENCED, MAX_BATCH, STALE, Held, Owner, Stepped, Want, tray_of
+from pillion.store.ops import FENCED, MAX_BATCH, STALE, Held, Op, Owner, Stepped, Want, tray_of
 from pillion.types import Claim, Discard
 from pillion.worker.runner import Finished
 
 log = logging.getLogger("pillion")
+
+Queues: TypeAlias = Callable[[int], tuple[tuple[str, int], ...]]
+"""Given how many jobs are wanted, the queues to look into and how many to take from each."""
 
 MARGIN_PER_LEASE = 12
 NAMES_TO_TRY = 5
@@ -40,6 +44,8 @@ class Turned(msgspec.Struct):
         suspects: whether any jid is under suspicion.
         lost: the owner whose lease we lost, or None.
         refused: queues and claims that the server refused to touch, with its words.
+        wanted: how many jobs were asked for.
+        hears: whether the server was asked to tell of the next push.
     """
 
     claims: list[Claim] = []
@@ -47,6 +53,8 @@ class Turned(msgspec.Struct):
     suspects: bool = False
     lost: str | None = None
     refused: list[tuple[str, str]] = []
+    wanted: int = 0
+    hears: bool = False
 
 
 class Tenure:
@@ -67,10 +75,13 @@ class Tenure:
         self._steady = config.clock.steady
         self._lease_ms = int(config.lease * 1000)
         self._epoch = 0
+        self._before: str | None = None
         self._tray = 1
         self._doubtful: set[int] = set()
         self._must_resync = False
         self._news = Turned()
+        self._next_look: Want | None = None
+        self._looking: tuple[Want, float] | None = None
 
     def add(self, finished: Iterable[Finished]) -> None:
         """Put outcomes into the outbox, but those of claims that are not ours any more."""
@@ -91,7 +102,29 @@ class Tenure:
         now = self._steady()
         return (item for n, item in self.outbox.items() if self.refused.get(n, now) <= now)
 
-    def step(self, count: int, queues: Callable[[int], tuple[tuple[str, int], ...]], *, wake: bool) -> Turned:
+    def get_ready(self, count: int, queues: Queues) -> None:
+        """Make a step that only looks for work ready, so that news of some is answered without delay: with `look`."""
+        if self.owner is None or self._must_resync or not self.tracking or not self.session.is_open:
+            return
+        self._next_look = Want(count, self._tray, queues(count))
+        self.session.get_ready(self._op(self.owner, (), self._next_look, wake=True))
+
+    def look(self) -> None:
+        """Send the step that is ready, if one is; the next `step` brings what it found. Raises Ambiguous."""
+        want, sent = self._next_look, self._steady()
+        try:
+            if want is not None and self.session.begin():
+                self._looking = want, sent
+        except StoreError:
+            self._must_resync = True
+            raise
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether a step is under way whose answer the next one brings."""
+        return self._looking is not None
+
+    def step(self, count: int, queues: Queues, *, wake: bool) -> Turned:
         """Renew, write up to 200 outcomes and claim up to `count` jobs; first repair what an earlier error left.
 
         Raises StoreError: nothing is known to have happened; the next call finds out, and brings what this one has
@@ -103,13 +136,17 @@ class Tenure:
         self._news = Turned()
         return turned
 
-    def _converse(
-        self, turned: Turned, count: int, queues: Callable[[int], tuple[tuple[str, int], ...]], wake: bool
-    ) -> None:
-        count = min(count, MAX_BATCH)
-        batch = list(islice(self._writable(), MAX_BATCH))
-        want = Want(count, self._tray, queues(count) if count else ())
-        reply = self._send(batch, want, wake and self.tracking)
+    def _converse(self, turned: Turned, count: int, queues: Queues, wake: bool) -> None:
+        batch: Sequence[Finished] = ()
+        if self._looking is not None:
+            (want, sent), self._looking = self._looking, None
+            turned.wanted, turned.hears = want.count, True
+            reply = self._answer((), sent, self.session.finish)
+        else:
+            batch = list(islice(self._writable(), MAX_BATCH))
+            want = Want(count, self._tray, queues(count) if count else ())
+            turned.wanted, turned.hears = count, wake
+            reply = self._send(batch, want, wake and self.tracking)
         if isinstance(reply, Stepped):
             # Trays that stayed empty are offered again: a server that tracks keys remembers every name it was given.
             self._tray = max([self._tray, *(tray_of(n) + 1 for n, _, _ in reply.claims)])
@@ -122,6 +159,11 @@ class Tenure:
     def lose_sight_of(self, claims: Iterable[Claim]) -> None:
         """Forget claims that could not be handed on: the next step finds them again, by a re-sync."""
         self.mine.difference_update(claim.n for claim in claims)
+        self._must_resync = True
+
+    def keep_only(self, in_hand: Iterable[int]) -> None:
+        """The same of every claim but these and those with an outcome here."""
+        self.mine &= {*in_hand, *self.outbox, *(claim.n for claim in self._news.claims)}
         self._must_resync = True
 
     def audit(self) -> bool:
@@ -155,7 +197,7 @@ class Tenure:
     def leave(self) -> None:
         """Give the lease back if nothing is held, and close the connection. Never raises."""
         try:
-            if self.owner is not None and self.session.is_open and not self._must_resync:
+            if self.owner is not None and self.session.is_open and not (self._must_resync or self.is_looking):
                 self.session.call(ops.leave(self._keys, self.owner.name))
         except StoreError as error:
             log.warning("%s: could not leave (%s); its lease runs out by itself", self.owner, error)
@@ -163,14 +205,24 @@ class Tenure:
 
     def _prepare(self, turned: Turned) -> bool:
         """Have a connection, a lease and no doubt. False if the lease turned out to be lost."""
+        if self._must_resync and self._looking is not None:  # its answer, still to come, would be taken for another's
+            self._looking = None
+            self.session.close()
         if not self.session.is_open:
             self.session.open()
             self.tracking = self.session.track()
         if self.owner is None:
+            self._let_go_of_the_old()
             self._join()
         elif self._must_resync:
             return self._resync(turned)
         return True
+
+    def _let_go_of_the_old(self) -> None:
+        """See that what the owner before us held is given back, however it lost its lease."""
+        if self._before is not None:
+            self.session.call(rescue.fence(self._keys, self._before, None))
+            self._before = None
 
     def _join(self) -> None:
         for _ in range(NAMES_TO_TRY):
@@ -184,10 +236,14 @@ class Tenure:
 
     def _send(self, batch: Sequence[Finished], want: Want, wake: bool) -> Stepped | str:
         assert self.owner is not None  # noqa: S101 - _prepare joined
+        op = self._op(self.owner, batch, want, wake=wake)
+        return self._answer(batch, self._steady(), lambda: self.session.call(op, looks=want.count > 0))
+
+    def _op(self, owner: Owner, batch: Sequence[Finished], want: Want, *, wake: bool) -> Op[Stepped | str]:
         config = self._config
-        op = ops.step(
+        return ops.step(
             self._keys,
-            self.owner,
+            owner,
             self._lease_ms,
             batch,
             want,
@@ -195,10 +251,12 @@ class Tenure:
             dead_timeout=config.dead_timeout_in_seconds,
             wake=wake,
         )
-        sent = self._steady()
+
+    def _answer(self, batch: Sequence[Finished], sent: float, ask: Callable[[], Stepped | str]) -> Stepped | str:
+        """The answer to a step that left at `sent`. In doubt, the next conversation begins with a re-sync."""
         try:
-            reply = self.session.call(op, looks=want.count > 0)
-        except StoreError:
+            reply = ask()
+        except BaseException:  # even one that nobody expects must not hide what the server has done
             self._doubtful = {item.claim.n for item in batch}
             self._must_resync = True
             raise
@@ -266,7 +324,7 @@ class Tenure:
 
     def _drop_all(self, turned: Turned) -> None:
         """The lease is lost and with it every claim."""
-        turned.lost = self.owner.name if self.owner else None
+        turned.lost = self._before = self.owner.name if self.owner else None
         turned.claims.clear()
         self.owner, self.valid_until = None, float("-inf")
         self.mine.clear()

@@ -29,12 +29,13 @@ import msgspec
 
 from pillion.config import Config
 from pillion.errors import ConfigError
-from pillion.options import closest
+from pillion.given import closest
 from pillion.plain import shown
 from pillion.running import RunningJob, Signals
 from pillion.setup import Setup
 from pillion.setup import default as default_setup
 from pillion.silence import silence
+from pillion.store.scripts import load_all
 from pillion.worker.announcer import Announcer
 from pillion.worker.hands import Hands
 from pillion.worker.hooks import Hooks
@@ -90,6 +91,7 @@ class Worker:
         self._stopped: list[str] | None = None
         self._pool: Pool | None = None
         self._exit_code = 0
+        load_all()
         self._build()
 
     def _build(self) -> None:
@@ -281,8 +283,10 @@ class Worker:
         for service in services:
             if service is not self._announcer:
                 service.stop()
+        deadline = self.config.clock.steady() + JOIN + self._patience
         for service in services:
-            if service is not self._announcer and not service.join(JOIN + self._patience):
+            left = max(deadline - self.config.clock.steady(), 0.0)
+            if service is not self._announcer and not service.join(left):
                 log.warning("%s did not end in time", service.name)
         self._announcer.stop()
         if not self._announcer.join(JOIN):

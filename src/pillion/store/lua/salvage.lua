@@ -61,7 +61,7 @@ for i = 1, (#ARGV - 5) / 6 do
     end
   end
 end
-trays.save(index, touched, marks)
+trays.drop(trays.save(index, touched, marks))
 for _, field in ipairs(redis.call('HKEYS', index)) do
   if tonumber(field) then return moved end
 end

@@ -3,12 +3,14 @@
 -- was read last, whether it still stands there or not. So entries may come and go and none is skipped or seen twice.
 -- KEYS  set
 -- ARGV  step (-1 from the highest score down, 1 from the lowest up), score and member read last ('' '' at the start),
---       most entries, most bytes
--- Returns {1 if there may be more, else 0; (member, score) per entry}
+--       most entries, most bytes, most to look at, text that they must contain or '', 1 if it is in small letters and so is
+--       to be each entry that it is looked for in
+-- Returns {1 if there may be more, else 0; entries looked at; rank, from where the walk began, member and score of the last
+-- one looked at, or -1 '' ''; (member, score, rank) per entry}
 -- Cost  O(log size + entries); where the entry read last is gone, also O(log^2 ties) with its score. Reads only.
-local CHUNK = 20
+--@ sieve
 local set, step, score, last = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local most, room = tonumber(ARGV[4]), tonumber(ARGV[5])
+local most, room, look, text, fold = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8] == '1'
 
 local function range(first, final, ...)
   if step > 0 then return redis.call('ZRANGE', set, first, final, ...) end
@@ -38,14 +40,21 @@ if score ~= '' then
   end
 end
 
-local page, count, bytes = {1}, 0, 0
-while count < most and bytes < room do
-  local entries = range(rank + count, rank + math.min(count + CHUNK, most) - 1, 'WITHSCORES')
+local page, count, looked, bytes, chunk = {1, 0, -1, '', ''}, 0, 0, 0, sieve.FIRST
+while count < most and looked < look and bytes < room do
+  local first = rank + looked
+  local size = math.min(chunk, look - looked, text == '' and most - count or chunk)
+  local entries = range(first, first + size - 1, 'WITHSCORES')
   if #entries == 0 then page[1] = 0 break end
+  if text ~= '' then chunk = sieve.next(entries, 2) end
   for i = 1, #entries, 2 do
-    page[#page + 1], page[#page + 2] = entries[i], entries[i + 1]
-    count, bytes = count + 1, bytes + #entries[i]
-    if bytes >= room then break end
+    looked = looked + 1
+    page[2], page[3], page[4], page[5] = looked, rank + looked - 1, entries[i], entries[i + 1]
+    if sieve.passes(entries[i], text, fold) then
+      page[#page + 1], page[#page + 2], page[#page + 3] = entries[i], entries[i + 1], rank + looked - 1
+      count, bytes = count + 1, bytes + #entries[i]
+    end
+    if count >= most or bytes >= room then break end
   end
 end
 return page

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pillion.config import Config
 from pillion.setup import Setup
+from pillion.store.scripts import load_all
 from pillion.worker.forking.channel import Channel
 from pillion.worker.forking.forker import Birth, Forker
 from pillion.worker.forking.messages import PROTOCOL, Ready
@@ -55,7 +56,8 @@ def _ready(config: Config) -> Ready:
 
 
 def _preload() -> None:
-    """Import what every child imports anyway."""
+    """Load what every child loads anyway, and what it must not load later: the package may be replaced meanwhile."""
+    load_all()
     for name in ("asyncio", "redis.connection", "pillion.worker.supervisor.child"):
         import_module(name)
 

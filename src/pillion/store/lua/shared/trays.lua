@@ -36,7 +36,8 @@ local function empty(tray)
   end
 end
 
--- Write the index fields of changed trays, and drop `fields` of it. Trays that hold nothing go.
+-- Write the index fields of changed trays, and drop `fields` of it. Returns the keys of trays that hold nothing; `drop`
+-- them.
 function trays.save(index, changed, fields)
   local kept, lists = {}, {}
   for _, tray in pairs(changed) do
@@ -53,6 +54,10 @@ function trays.save(index, changed, fields)
   end
   if #kept > 0 then redis.call('HSET', index, unpack(kept)) end
   if #fields > 0 then redis.call('HDEL', index, unpack(fields)) end
+  return lists
+end
+
+function trays.drop(lists)
   if #lists > 0 then redis.call('UNLINK', unpack(lists)) end
 end
 

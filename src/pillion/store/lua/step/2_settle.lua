@@ -60,5 +60,5 @@ for _ = 1, neffects do
   end
   at, k = at + 4 + nargs, k + nkeys
 end
-trays.save(index, touched, marks)
+local emptied = trays.save(index, touched, marks)
 

@@ -1,5 +1,6 @@
 -- step, part 3: claim jobs, queue by queue, each queue's into a tray of its own. The index entry is written before the
--- payload moves: an entry without a payload is harmless, a payload without an entry would be lost from sight.
+-- payload moves: an entry without a payload is harmless, a payload without an entry would be lost from sight. The trays
+-- that were offered are used in their order, whichever queues have jobs: the others stay at the end, to be offered again.
 local paused = {}
 if want > 0 then
   local names = redis.pcall('SMEMBERS', KEYS[3])
@@ -8,10 +9,10 @@ if want > 0 then
   end
 end
 
-local taken = {}
-local function list(q, name, count)
-  if count > 0 then redis.call('HSET', index, first + q - 1, ('1'):rep(count) .. ' ' .. name)
-  else redis.call('HDEL', index, first + q - 1) end
+local taken, places, used = {}, {}, 0
+local function list(place, name, count)
+  if count > 0 then redis.call('HSET', index, first + place - 1, ('1'):rep(count) .. ' ' .. name)
+  else redis.call('HDEL', index, first + place - 1) end
 end
 
 local function take(q, most)
@@ -20,17 +21,18 @@ local function take(q, most)
   if failed(length, name) then return false end
   local count = math.min(length, most, want)
   if count == 0 then return true end
-  local before, moved = taken[q] or 0, 0
-  list(q, name, before + count)
+  local before, moved, place = taken[q] or 0, 0, places[q] or used + 1
+  list(place, name, before + count)
   while moved < count and room > 0 do
-    local payload = redis.pcall('LMOVE', queue, KEYS[key + q], 'RIGHT', 'RIGHT')
+    local payload = redis.pcall('LMOVE', queue, KEYS[key + place], 'RIGHT', 'RIGHT')
     if failed(payload, name) then break end
     claims[#claims + 1] = q
     claims[#claims + 1] = payload
     moved, room = moved + 1, room - #payload
   end
   taken[q], want = before + moved, want - moved
-  if moved < count then list(q, name, taken[q]) end
+  if moved > 0 then places[q], used = place, math.max(used, place) end
+  if moved < count then list(place, name, taken[q]) end
   return true
 end
 
@@ -55,4 +57,7 @@ if #claims > 0 then
   local count = redis.pcall('ZCARD', suspects)
   if not failed(count, 'suspects') then suspected = count end
 end
+-- Last of all, after everything that reads: what a tracking connection of Redis 7.0 remembers of a tray (see `any`) is
+-- forgotten when the tray changes, and a tray that is gone never will.
+trays.drop(emptied)
 return {missed, errors, suspected, claims}

@@ -95,6 +95,17 @@ class Proxy:
         self._traps.append(Trap(mischief, when))
         return self._traps[-1]
 
+    def disarm(self) -> bool:
+        """Take away the traps that have not sprung. Returns whether there were none."""
+        left, self._traps = self._traps, []
+        return not left
+
+    def lead_to(self, server: Path) -> None:
+        """New connections go there from now on; those that are open are closed."""
+        self._server = server
+        for link in self._links:
+            link.hang_up()
+
     def refuse(self) -> bool:
         """Let nobody in any more; those who are in stay. Returns True."""
         self.path.unlink(missing_ok=True)
@@ -146,10 +157,14 @@ class Link:
         for thread in self._threads:
             thread.start()
 
-    def close(self) -> None:
-        """Close both sides; the threads end by that."""
+    def hang_up(self) -> None:
+        """End the conversation on both sides."""
         hang_up(self._client)
         hang_up(self._server)
+
+    def close(self) -> None:
+        """Close both sides; the threads end by that."""
+        self.hang_up()
         for thread in self._threads:
             thread.join(1)
         self._client.close()
