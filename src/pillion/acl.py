@@ -73,8 +73,8 @@ _WORKS = frozenset(
     | _ANSWERS
 )
 _LOOKS = frozenset(
-    {"BITFIELD_RO", "GET", "HGET", "HGETALL", "HMGET", "LINDEX", "LLEN", "SCARD", "SISMEMBER", "SSCAN", "XRANGE"}
-    | {"TIME", "ZCARD", "ZCOUNT", "ZRANGE", "ZSCAN"}
+    {"BITFIELD_RO", "GET", "HGET", "HGETALL", "HMGET", "LINDEX", "LLEN", "SCARD", "SISMEMBER", "SMEMBERS"}
+    | {"SSCAN", "TIME", "XRANGE", "ZCARD", "ZCOUNT", "ZRANGE", "ZSCAN"}
 )
 _REPAIRS = frozenset(
     {"EXPIRE", "MSET", "SET", "SREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE"}

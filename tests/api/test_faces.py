@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +22,8 @@ from tests.api.conftest import NewClient, Say
 from tests.pages import BY_NAME, names
 from tests.servers import Server
 
-CLASSES = [each for each in vars(api).values() if isinstance(each, type) and issubclass(each, Face | JobRecord)]
+PUBLIC = [getattr(api, name) for name in api.__all__]
+CLASSES = [each for each in PUBLIC if isinstance(each, type) and issubclass(each, Face | JobRecord)]
 PLANS = [
     (owner, name.removeprefix("plan_"))
     for owner in CLASSES
@@ -70,12 +73,34 @@ def test_there_is_no_verb_in_one_colour_only(owner: type) -> None:
     assert not any(inspect.iscoroutinefunction(getattr(owner, name)) for name in public - verbs - {"atotal_rss_in_kb"})
 
 
-def test_importing_it_imports_neither_redis_nor_the_worker() -> None:
-    code = "import sys, pillion.api; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    loaded = set(done.stdout.split())
-    assert "pillion.api.queue" in loaded
-    assert loaded & {"redis", "pillion.worker"} == set()
+def loaded_by(code: str) -> set[str]:
+    """What stands in `sys.modules` of a fresh interpreter after `code`."""
+    words = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
+    return set(subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.split())
+
+
+def test_each_name_loads_its_own_module_and_none_loads_redis_or_the_worker() -> None:
+    alone = loaded_by("import pillion.api")
+    assert {name for name in alone if name.startswith("pillion.api.")} == set()
+    assert {"pillion.api.query", "pillion.api.terms"} <= loaded_by("from pillion.api import Query") - alone
+    every = loaded_by("from pillion.api import *")
+    assert "pillion.api.operations" in every
+    assert every & {"redis", "asyncio", "pillion.worker"} == set()
+
+
+def test_its_names_are_the_same_for_readers_type_checkers_and_the_interpreter() -> None:
+    """`__all__` and the imports for type checkers say what its table of names says."""
+    tree = ast.parse(Path(api.__file__).read_text(encoding="utf-8"))
+    (checked,) = (node for node in tree.body if isinstance(node, ast.If))
+    written = {
+        alias.name: node.module for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert written == {name: f"pillion.api.{module}" for name, module in api._HOMES.items()}
+    assert sorted(written) == sorted(api.__all__)
+    assert set(api.__all__) <= set(dir(api))
+    assert api.queue is sys.modules["pillion.api.queue"]
+    with pytest.raises(AttributeError, match=r"module 'pillion\.api' has no attribute 'Quueue'"):
+        api.Quueue  # noqa: B018
 
 
 @pytest.mark.parametrize(

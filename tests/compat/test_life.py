@@ -26,7 +26,7 @@ JOB = '{"class":"compat_due","args":[1],"queue":"low","jid":"d1","created_at":17
 def test_a_beat_that_fails_is_logged_and_the_next_one_comes(bed: Harness, caplog: pytest.LogCaptureFixture) -> None:
     bed.redis.set("processes", "not a set")
     worker = bed.start()
-    wait_until(lambda: "heartbeat: a round of work failed" in caplog.text, what="the failing beat")
+    wait_until(lambda: "heartbeat: the server refused SADD of processes" in caplog.text, what="the failing beat")
     bed.redis.delete("processes")
     wait_until(lambda: bed.redis.sismember("processes", worker.identity), what="a beat that succeeds")
 

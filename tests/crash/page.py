@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.crash import catalogue
 from tests.crash.fault import Fault
 from tests.crash.results import Results, Row
+from tests.crash.soak import page as soak
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+SOAK = PAGE.parent / "reliability" / "soak.json"
 
 HEAD = """\
 <!-- Made by `python -m tests.crash --page` from docs/reliability/results.json and tests/crash/page.py. Edit those. -->
@@ -44,6 +47,7 @@ TABLE = """\
 """
 
 EXPLAINED = """
+- *Trials*: "of" names how many the plan wants where they have not all been played yet.
 - *Lost*: a job that was accepted, did not run to its end, and stands nowhere. *Stranded*: it stands somewhere and never
   runs. *Ran again*: more runs than it needed. Each of those was in the hands of a process that the fault killed or
   froze; one that was not counts as an error, and so does a process that lost its lease though nothing had touched it.
@@ -123,7 +127,13 @@ def made(results: Results) -> str:
     """The text of the page."""
     faults = sorted(catalogue.FAULTS, key=lambda fault: int(fault.id[1:]))
     rows = "".join(table_row(fault, results.rows.get(fault.id, Row())) for fault in faults)
-    return HEAD + stated(results) + TABLE + rows + EXPLAINED + "".join(wrong(results)) + METHOD + missing() + RUN
+    parts = [HEAD, stated(results), TABLE, rows, EXPLAINED, *wrong(results), METHOD, soaked(), missing(), RUN]
+    return "".join(parts)
+
+
+def soaked() -> str:
+    """What the published soak measured; nothing where there is none."""
+    return f"\n{soak.section(json.loads(SOAK.read_text()))}\n" if SOAK.exists() else ""
 
 
 def stated(results: Results) -> str:
@@ -145,7 +155,8 @@ def table_row(fault: type[Fault], row: Row) -> str:
     took = "" if row.median is None else f"{row.median:.2f} s, {row.longest:.2f} s"
     lost = f"{row.lost}" + f" ({row.excused} forgotten by the server)" * bool(row.excused)
     bound = f"{3 / row.n:.2%}" if not row.lost else ""
-    cells = (fault.id, fault.title, f"{row.n:,}", f"{row.accepted:,}", lost, row.stranded, row.again, took, bound)
+    trials = f"{row.n:,}" if row.n >= fault.trials else f"{row.n:,} of {fault.trials:,}"
+    cells = (fault.id, fault.title, trials, f"{row.accepted:,}", lost, row.stranded, row.again, took, bound)
     return "| " + " | ".join(str(cell) for cell in cells) + " |\n"
 
 

@@ -201,10 +201,13 @@ class Stage:
                     self.redis.zadd(self.key("retry"), {member: 1}, xx=True)
 
     def living(self) -> set[str]:
-        """The owners that are alive: of each process the last name that it took."""
-        alive = [name.rpartition(".") for name in self.owners() if Path(f"/proc/{name.split(':')[1]}").exists()]
+        """The owners that are alive: of each process the last name that it took; all that share a forced identity."""
+        ours = {str(process.pid) for process in self.processes}
+        forced = {name for name in self.owners() if name.split(":")[1] not in ours}
+        names = [name for name in self.owners() if name not in forced and Path(f"/proc/{name.split(':')[1]}").exists()]
+        alive = [name.rpartition(".") for name in names]
         last = {place: max(int(epoch) for at, _, epoch in alive if at == place) for place, _, _ in alive}
-        return {f"{place}.{epoch}" for place, epoch in last.items()}
+        return forced | {f"{place}.{epoch}" for place, epoch in last.items()}
 
     def leftovers(self, living: set[str]) -> list[str]:
         """Keys of ours that nobody needs where only these owners are left, and idle."""

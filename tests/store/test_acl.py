@@ -240,7 +240,7 @@ def look(tour: Tour) -> None:
     metrics = Metrics(client)
     tour.go(metrics.top_jobs, lambda: metrics.for_job("Toured"), Deploy(client).fetch)
     tour.go(Overview(client).read, Overview(client).server, Runs(client).page, Runs(client).size, Causes(client).survey)
-    tour.go(Ahead(client).read, Operations(client).recent, Audit(client).page)
+    tour.go(Ahead(client).read, Operations(client).recent, Operations(client).open, Audit(client).page)
 
 
 def repair(tour: Tour) -> None:

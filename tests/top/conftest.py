@@ -60,7 +60,7 @@ class Person:
         await self.until(lambda: all(word in self.text for word in words), f"{words} in\n{self.text}")
 
     async def until(self, true: Callable[[], Any], what: str = "") -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not true():
                 await self.pilot.pause(0.02)
         assert true(), what

@@ -5,7 +5,6 @@ of a deploy may mark it. A mark lives for 90 days. It is one script: there is a 
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
@@ -55,6 +54,8 @@ class Deploy(Face):
 
 def last_commit() -> str:
     """The last commit of the checkout that this process runs in. Raises UsageError where there is none."""
+    import subprocess  # noqa: PLC0415 - for a deploy that is marked, not for charts that show it
+
     try:
         done = subprocess.run(GIT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -5,7 +5,6 @@ its lease is over (20 s)."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import Callable
@@ -45,6 +44,8 @@ async def adrive(
     operation: str, client: Client | None = None, on_progress: Callable[[Operation], None] | None = None
 ) -> Operation:
     """`drive` for asyncio callers. A cancelled one leaves the operation at a safe point."""
+    import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
     verbs = Operations(client)
     while True:
         now = await verbs.aadvance(operation, seconds=SLICE)

@@ -8,10 +8,8 @@ two of its steps leaves what the op before left, and each op leaves every job in
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -97,17 +95,21 @@ def faces(
         return await arun(self.client.astore, plan(self, *args, **kwargs))
 
     name = plan.__name__.removeprefix("plan_")
-    result = str(inspect.signature(plan).return_annotation).removeprefix("Plan[").removesuffix("]")
-    dress(sync, plan, name, result)
-    dress(twin, plan, f"a{name}", result, f"`{name}` for asyncio callers.")
+    shape = inspect.signature(plan)
+    result = str(shape.return_annotation).removeprefix("Plan[").removesuffix("]")
+    shape = shape.replace(return_annotation=result)
+    dress(sync, plan, name, shape)
+    dress(twin, plan, f"a{name}", shape, f"`{name}` for asyncio callers.")
     return sync, twin
 
 
-def dress(method: Any, plan: Callable[..., object], name: str, result: str, doc: str | None = None) -> None:
+def dress(
+    method: Any, plan: Callable[..., object], name: str, shape: inspect.Signature, doc: str | None = None
+) -> None:
     """Give a method that was made of a plan the name and the signature by which people know it."""
     method.__name__, method.__doc__, method.__module__ = name, doc or plan.__doc__, plan.__module__
     method.__qualname__ = f"{plan.__qualname__.rpartition('.')[0]}.{name}"
-    method.__signature__ = inspect.signature(plan).replace(return_annotation=result)
+    method.__signature__ = shape
 
 
 # --- the two runners --------------------------------------------------------------------------------------------------
@@ -154,6 +156,9 @@ def _called(call: Call) -> object:
     answer = call.fn(*call.args)
     if not inspect.isawaitable(answer):
         return answer
+    import asyncio  # noqa: PLC0415 - costs 20 ms, and few handlers answer so
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - ... and this too
+
     with ThreadPoolExecutor(1) as one:
         return one.submit(asyncio.run, _wait(answer)).result()
 

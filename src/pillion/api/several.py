@@ -10,7 +10,6 @@ has its twin `ax`. For threads the shards are asked one after the other, for asy
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
@@ -99,6 +98,8 @@ def _verbs(
         return _together(answers, question.merge)
 
     async def twin(self: Several, /, *args: P.args, **kwargs: P.kwargs) -> Merged[R]:
+        import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
         question = ask(self, *args, **kwargs)
 
         async def one(name: str, client: Client) -> Any:
@@ -112,9 +113,10 @@ def _verbs(
         return _together(dict(zip((name for name, _ in asked), found, strict=True)), question.merge)
 
     name = ask.__name__.removeprefix("ask_")
-    result = str(inspect.signature(ask).return_annotation).replace("Round[", "Merged[", 1)
-    dress(sync, ask, name, result)
-    dress(twin, ask, f"a{name}", result, f"`{name}` for asyncio callers.")
+    shape = inspect.signature(ask)
+    shape = shape.replace(return_annotation=str(shape.return_annotation).replace("Round[", "Merged[", 1))
+    dress(sync, ask, name, shape)
+    dress(twin, ask, f"a{name}", shape, f"`{name}` for asyncio callers.")
     return sync, twin
 
 

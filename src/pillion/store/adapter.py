@@ -9,7 +9,6 @@ file or the environment may choose among the names that are known, and nothing i
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -20,10 +19,11 @@ from pillion.errors import ConfigError
 from pillion.given import closest
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
 
 Colour: TypeAlias = Literal["sync", "async"]
-Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Streams: TypeAlias = "tuple[asyncio.StreamReader, asyncio.StreamWriter]"
 
 
 class Denied(Exception):

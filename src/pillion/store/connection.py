@@ -13,11 +13,10 @@ which watched keys have changed. After any doubt a socket is closed, never retur
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import hiredis
 
@@ -30,6 +29,9 @@ from pillion.store.keys import Keyspace
 from pillion.store.ops import Op
 from pillion.store.pool import Line, LoopLine, LoopPool, ThreadPool
 from pillion.store.wire import adrive, available, drive, lost, post
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 Find: TypeAlias = Callable[[], RedisSettings]
@@ -131,6 +133,8 @@ class AsyncStore(_Located):
 
     async def close(self) -> None:
         """Close the connections of the running loop's pool."""
+        import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
         pool = self._pools.pop(asyncio.get_running_loop(), None)
         if pool is not None:
             await pool.close()
@@ -143,6 +147,8 @@ class AsyncStore(_Located):
                 loop.call_soon_threadsafe(pool.retire)
 
     async def _attempt(self, op: Op[T]) -> T:
+        import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop) or await self._open_pool(loop)
         line = await pool.take()

@@ -6,7 +6,6 @@ hands over socket or streams, and is dropped. `dial.py` finds the adapters here 
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -111,6 +110,8 @@ class Library:
 
 def _cancellations() -> int:
     """How often the running task was asked to end."""
+    import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
     task = asyncio.current_task()
     return task.cancelling() if task is not None else 0
 
@@ -118,6 +119,8 @@ def _cancellations() -> int:
 def _still_wanted(asked: int) -> None:
     """Raise CancelledError where Python 3.11's `wait_for`, which both libraries use, has swallowed it."""
     if _cancellations() > asked:
+        import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
         raise asyncio.CancelledError
 
 

@@ -8,7 +8,6 @@ command."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import select
@@ -17,13 +16,16 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pillion.config import RedisSettings
 from pillion.errors import PoolTimeout, StoreError, Unavailable
 from pillion.store.adapter import Streams
 from pillion.store.dial import Dialer
 from pillion.store.wire import available
+
+if TYPE_CHECKING:
+    import asyncio
 
 _retiring: set[asyncio.Task[None]] = set()  # a loop itself does not keep its tasks alive
 
@@ -187,6 +189,8 @@ class LoopLine:
 
     async def end(self, patience: float) -> None:
         """Hang up, and wait until it is done."""
+        import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
         streams, self._streams = self._streams, None
         if streams is not None:
             streams[1].close()
@@ -199,6 +203,8 @@ class LoopPool:
     """The connections of one event loop."""
 
     def __init__(self, settings: RedisSettings) -> None:
+        import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
         self._settings = settings
         self._dialer = Dialer(settings)
         self._dialer.warn()
@@ -218,6 +224,8 @@ class LoopPool:
 
     def retire(self) -> None:
         """Close every connection as soon as nobody uses any. To be called on the loop."""
+        import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
         task = asyncio.get_running_loop().create_task(self._retire())
         _retiring.add(task)
         task.add_done_callback(_retiring.discard)
@@ -244,6 +252,8 @@ class LoopPool:
         if not self._turns.locked():
             await self._turns.acquire()  # at once
             return
+        import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
         try:
             async with asyncio.timeout(self._settings.checkout_timeout):
                 await self._turns.acquire()
@@ -264,6 +274,8 @@ class LoopPool:
     def _look_again(self, seconds: float) -> None:
         """Have the loop look for idle connections in so many seconds, unless it is about to."""
         if self._watch is None:
+            import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
             self._watch = asyncio.get_running_loop().call_later(seconds, self._close_idle, seconds)
 
     def _close_idle(self, seconds: float) -> None:

@@ -6,7 +6,6 @@ too. What fails is closed. `dial.py` finds it by its name; nothing is kept betwe
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections.abc import Generator, Iterator
@@ -42,6 +41,8 @@ class Sockets:
         return sock
 
     async def aconnect(self, address: Address) -> Streams:
+        import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
         with _in_time():
             reader, writer = await self._streams(address)
         with ExitStack() as unless_handed_over:
@@ -56,6 +57,8 @@ class Sockets:
         return reader, writer
 
     async def _streams(self, address: Address) -> Streams:
+        import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
         async with asyncio.timeout(address.connect_timeout):
             if address.path is not None:
                 return await asyncio.open_unix_connection(address.path)

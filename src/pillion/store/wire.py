@@ -6,7 +6,6 @@ twice: where the replies do not all come, the caller hears `Ambiguous` and close
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -40,6 +39,8 @@ def post(sock: socket.socket, pieces: Iterable[bytes]) -> None:
 
 async def adrive(streams: Streams, exchange: Exchange[Any], at: str, timeout: float) -> None:  # noqa: ASYNC109
     """Carry an exchange over asyncio streams, within `timeout` seconds. Raises Ambiguous."""
+    import asyncio  # noqa: PLC0415 - costs 20 ms, and only event loops need it
+
     reader, writer = streams
     try:
         async with asyncio.timeout(timeout):

@@ -105,6 +105,8 @@ class Frame(App[None]):
     @property
     def _base(self) -> Screen[Any]:
         """The screen of the frame, whatever stands in front of it."""
+        if not self.screen_stack:
+            raise ScreenStackError("the terminal is being closed")
         return self.screen_stack[0]
 
     @property
