@@ -22,7 +22,7 @@ demo: $(BASE)  ## see it work: a small program, its jobs and its worker
 	@$(RUN) examples/stdlib_census/run.py $(ARGS)
 
 test: $(TEST)  ## run the tests (ARGS="-k retry"; PILLION_TEST_ALL=1 forbids skipping)
-	@$(RUN) -m pytest -n $(LANES) --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -n $(LANES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(TEST)  ## break everything again and again, and account for every job (ARGS="--only T1,T4 --trials 300")
 	@$(RUN) -m tests.crash $(ARGS)

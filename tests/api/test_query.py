@@ -454,7 +454,7 @@ def model(term: Term, item: dict[str, Any], raw: bytes, state: str) -> bool:
             texts = [item["error_class"], item.get("error_message", "")] if "error_class" in item else []
             texts = texts or [item.get("error_message", "")]
             return any(low(value) in low(text) for value in term.values for text in texts)
-    roots = [item["args"], item.get("kwargs")]
+    roots = [item[name] for name in ("args", "kwargs") if name in item]
     if not term.path:
         return any(low(term.values[0]) in low(text) for text in flat(roots) if text is not None)
     return any(fits(value, text) for root in roots for text in reach(root, term.path) for value in term.values)

@@ -91,7 +91,8 @@ def test_status(say: Say, shop: float, server: Server) -> None:
     code, out, err = say("status")
     assert (code, err) == (0, "")
     text = re.sub(r"\d\d\d\d-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", out.replace(server.url, "URL"))
-    text = re.sub(r"(pillion|Valkey) \d+\.\d+\.\d+", r"\1 V", text)
+    text = re.sub(r"pillion \d+\.\d+\.\d+", "pillion V", text)
+    text = re.sub(r"(Valkey|Redis) \d+\.\d+\.\d+", "Valkey V", text)
     text = re.sub(r"(behind: ).*\n  help: .*", r"\1SENTENCE\n  help: HELP", text)
     assert text == STATUS + WORKERS + "\nqueues (3)\n" + FEWER
 
